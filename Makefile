@@ -1,0 +1,39 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11 or newer.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-fast check format clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/fedai demo --out $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest
+
+# Everything but the tests that start real SuperLink and agent processes.
+test-fast: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -m "not federation"
+
+check: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-run build dist

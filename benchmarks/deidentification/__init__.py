@@ -1,0 +1,1 @@
+"""Attacks de-identification with files full of planted identifiers, ours and other tools' in one run."""

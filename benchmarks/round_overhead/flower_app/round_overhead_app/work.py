@@ -1,0 +1,70 @@
+"""The computing: a small MONAI network, one epoch, one evaluation. Weights travel as one flat array."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from monai.networks.nets import ResNet
+from torch import Tensor, nn
+
+BATCH = 16
+LEARNING_RATE = 0.001
+
+
+def build() -> nn.Module:
+    """The network of study.yaml."""
+    return ResNet(
+        "basic", [1, 1, 1, 1], [4, 8, 16, 32],
+        spatial_dims=2, n_input_channels=1, num_classes=2, conv1_t_stride=1,
+    )  # fmt: skip
+
+
+def pack(network: nn.Module) -> ArrayRecord:
+    """All values of the state as one array: many small ones cost Flower far more (a whole object each)."""
+    flat = np.concatenate(
+        [value.numpy().ravel().astype(np.float32) for value in network.state_dict().values()]
+    )
+    return ArrayRecord({"weights": Array(flat)})
+
+
+def unpack(arrays: ArrayRecord, network: nn.Module) -> nn.Module:
+    """The reverse of `pack`, into `network`."""
+    flat, start = torch.from_numpy(arrays["weights"].numpy().copy()), 0
+    state = {}
+    for name, value in network.state_dict().items():
+        state[name] = flat[start : start + value.numel()].reshape(value.shape).to(value.dtype)
+        start += value.numel()
+    network.load_state_dict(state)
+    return network
+
+
+def train(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """One epoch; the mean loss."""
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    total, order = 0.0, torch.randperm(len(labels))
+    for start in range(0, len(labels), BATCH):
+        chosen = order[start : start + BATCH]
+        loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(chosen)
+    return total / len(labels)
+
+
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy."""
+    network.eval()
+    with torch.inference_mode():
+        logits = network(images)
+        hits = (logits.argmax(1) == labels).double().mean().item()
+        return nn.functional.cross_entropy(logits, labels).item(), hits
+
+
+def load(path: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Images float32 [N, 1, rows, columns] in [-1, 1] and labels of a split."""
+    with np.load(path) as data:
+        images = torch.from_numpy(data[f"{split}_images"]).float() / 127.5 - 1
+        return images, torch.from_numpy(data[f"{split}_labels"])

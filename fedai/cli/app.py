@@ -1,0 +1,109 @@
+"""`fedai`: one file per noun. Nouns of the site and of the server are found through entry points and are
+imported only when they are called, so that `--help` answers at once and neither side loads the other."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from importlib.metadata import entry_points
+
+import click
+import typer
+import typer.core
+
+from fedai import __version__
+from fedai.cli.output import emit_error
+from fedai.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, ConfigError, FedaiError
+
+OWN_COMMANDS = {
+    "study": ("fedai.cli.study:app", "Check, show and hash a study file."),
+    "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
+    "report": ("fedai.cli.report:app", "Write a run's report as one HTML file."),
+    "demo": ("fedai.cli.demo:app", "Three invented hospitals, one server, one compared model."),
+}
+ENTRY_POINT_HELP = {
+    "site": "At a hospital: data in, approvals, the agent, the ledger.",
+    "server": "At the coordinator: set up, start, admit sites.",
+    "run": "At the coordinator: start, watch, list, show and stop runs.",
+}
+
+
+class _Nouns(typer.core.TyperGroup):
+    """The top level: knows the names, loads a noun's module when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        found = {point.name for point in entry_points(group="fedai.commands")}
+        return sorted(found | set(OWN_COMMANDS))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in OWN_COMMANDS:
+            module, _, attribute = OWN_COMMANDS[cmd_name][0].partition(":")
+            return _click_command(getattr(import_module(module), attribute), cmd_name)
+        for point in entry_points(group="fedai.commands", name=cmd_name):
+            return _click_command(point.load(), cmd_name)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self._summary(name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _summary(self, name: str) -> str:
+        return OWN_COMMANDS[name][1] if name in OWN_COMMANDS else ENTRY_POINT_HELP.get(name, "")
+
+
+def _click_command(app: typer.Typer, name: str) -> click.Command:
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+@click.command(cls=_Nouns, name="fedai", no_args_is_help=True, rich_markup_mode=None)
+@click.version_option(__version__, prog_name="fedai")
+def fedai() -> None:
+    """Federated learning for radiology in which each hospital decides what leaves, and can prove it."""
+
+
+def main() -> None:
+    """Entry point of the console command; turns errors into exit codes (see fedai/errors.py)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and give its exit code."""
+    as_json = "--json" in arguments
+    try:
+        result = fedai.main(args=arguments, prog_name="fedai", standalone_mode=False)
+    except FedaiError as error:
+        emit_error(error, as_json=as_json)
+        return error.exit_code
+    except click.exceptions.Abort:
+        return INTERRUPTED_EXIT_CODE
+    except click.ClickException as error:
+        if as_json:
+            emit_error(ConfigError(error.format_message(), hint="see --help"), as_json=True)
+        else:
+            error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    except Exception as error:  # noqa: BLE001  the process boundary
+        return _end(error, as_json=as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _end(error: Exception, *, as_json: bool) -> int:
+    """Name a file that the system won't open or a disk that is full; what is left is a bug, and says so."""
+    if isinstance(error, OSError) and error.filename is not None:
+        told = ConfigError(
+            f"{error.strerror}: {error.filename}", hint="check path, permissions and free space"
+        )
+        emit_error(told, as_json=as_json)
+        return told.exit_code
+    traceback.print_exception(error)
+    emit_error(
+        FedaiError("this is a bug in fedai", hint="please report the lines on stderr"), as_json=as_json
+    )
+    return BUG_EXIT_CODE

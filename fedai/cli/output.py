@@ -1,0 +1,50 @@
+"""How every command speaks: lines for people, one JSON object for programs, errors with a next step."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import typer
+
+from fedai.errors import FedaiError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
+
+
+def emit(result: Mapping[str, object], *, as_json: bool, lines: Iterable[str] = ()) -> None:
+    """Print `result` as one JSON object `{"ok": true, ...}`, or `lines` for a person."""
+    if as_json:
+        print(json.dumps({"ok": True, **result}, allow_nan=False))
+    else:
+        for line in lines:
+            print(line)
+
+
+def emit_error(error: FedaiError, *, as_json: bool) -> None:
+    """Print an error: JSON on stdout `{"ok": false, "error": {...}}`, or lines on stderr."""
+    if as_json:
+        told = {"code": error.code, "message": error.message, "hint": error.hint, "where": error.where}
+        print(json.dumps({"ok": False, "error": told}))
+        return
+    place = f"{error.where}: " if error.where else ""
+    print(f"error: {place}{error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  next: {error.hint}", file=sys.stderr)
+
+
+def progress_line(text: str) -> None:
+    """One line of progress on stderr, so that stdout stays clean for `--json`."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(headings: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    """Plain aligned columns; the same on a terminal, in a pipe and in a log."""
+    cells = [tuple(str(cell) for cell in row) for row in (headings, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,50 @@
+"""`fedai study`: check a study file, show it whole, give its hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedai.cli.output import JsonOption, emit
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+                  help="Check, show and hash a study file.")  # fmt: skip
+StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")]
+
+
+@app.command()
+def check(
+    study: StudyFile,
+    build: Annotated[bool, typer.Option("--build", help="Also build the network (imports torch).")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a study is sound: every problem at once, with its line and column."""
+    from fedai.study import read_study
+
+    read = read_study(study)
+    size = ""
+    if build:
+        from fedai.tasks.classification import build_network
+        from fedai.weights import layout_of
+
+        size = f", {layout_of(build_network(read)).sizes()['parameters']:,} parameters"
+    lines = [f"{read.name} version {read.version} is sound{size}", f"hash {read.sha256}"]
+    emit(
+        {"study": read.name, "version": read.version, "study_hash": read.sha256}, as_json=as_json, lines=lines
+    )
+
+
+@app.command()
+def show(study: StudyFile, as_json: JsonOption = False) -> None:
+    """The study with every default written out: what is hashed, approved and sent."""
+    import yaml
+
+    from fedai.study import read_study
+
+    read = read_study(study)
+    whole = json.loads(read.canonical())
+    lines = [f"# hash {read.sha256}", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).rstrip()]
+    emit({"study_hash": read.sha256, "study": whole}, as_json=as_json, lines=lines)

@@ -1,0 +1,1 @@
+"""Invented hospitals: chest-like radiographs as DICOM, with planted identities of nobody."""

@@ -1,0 +1,51 @@
+"""A run as it rests on disk: record.json (what happened) and judgement.json (what the models scored)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedai.errors import ConfigError
+from fedai.judgement import Judgement
+
+
+def find_run(run: str, home: Path) -> Path:
+    """The folder of a run, given as a path or as a name in a server's home. Raises ConfigError."""
+    for folder in (Path(run), home / "registry" / run):
+        if (folder / "record.json").is_file():
+            return folder
+    raise ConfigError(
+        f"there is no ended run {run!r} here or in {home}",
+        hint="give the run's folder, or --home with the server's home",
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """record.json. Raises ConfigError where it isn't readable."""
+    return _read(folder / "record.json")
+
+
+def read_judgement(folder: Path) -> Judgement:
+    """judgement.json. Raises ConfigError where the run didn't get that far."""
+    if not (folder / "judgement.json").is_file():
+        record = read_record(folder)
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        raise ConfigError(
+            f"the run {record.get('run', folder.name)} has no judgement, it {record.get('state')}{reason}",
+            hint="only a finished run can be compared",
+        )
+    return Judgement.from_json(_read(folder / "judgement.json"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fault = "" if isinstance(content, dict) else "it holds no keys and values"
+    except OSError as error:
+        content, fault = {}, error.strerror or "no such file"
+    except (ValueError, RecursionError):
+        content, fault = {}, "it is not JSON, or cut off"
+    if fault:
+        raise ConfigError(f"can't read {path}: {fault}", hint="is this a run's folder?")
+    return dict(content)

@@ -1,0 +1,200 @@
+"""Study: what a consortium agrees on, as data. Frozen; its content hash is what a site approves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from fedai.errors import ConfigError
+from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
+from fedai.yamlfile import Frozen, load
+
+MOST_HELD_OUT = 0.9
+NAME_PATTERN = r"[a-z][a-z0-9-]{0,40}"
+
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise ValueError(
+            "names are lower-case letters, digits and hyphens, at most 41, starting with a letter"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+ShortText = Annotated[str, Field(min_length=1, max_length=2000)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Side = Annotated[int, Field(ge=16, le=2048)]
+
+
+def _all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    return names
+
+
+class Classification(Frozen):
+    """One label per image. `classes` in order; with two classes the second is the positive one."""
+
+    kind: Literal["classification"] = "classification"
+    classes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=60)], ...],
+        Field(min_length=2, max_length=50),
+        AfterValidator(_all_different),
+    ]
+
+
+class CohortRules(Frozen):
+    """Which images of a site take part. An empty `modality` means any."""
+
+    modality: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")], ...] = ()
+    minimum_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+
+
+class Preprocessing(Frozen):
+    """Intensity window per image by percentiles, then resize to `image_size` (rows, columns; pixels)."""
+
+    image_size: tuple[Side, Side] = (64, 64)
+    lower_percentile: Annotated[float, Field(ge=0, lt=50)] = 1.0
+    upper_percentile: Annotated[float, Field(gt=50, le=100)] = 99.0
+
+
+class Training(Frozen):
+    """What each site does between receiving weights and sending its update.
+
+    `learning_rate_schedule: cosine` lets the rate fall to 0 over all rounds, and likewise over the epochs of
+    a model that is trained alone.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    local_epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    optimizer: Optimizer = AdamW()
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    loss: Loss = CrossEntropy()
+    augmentation: Annotated[tuple[Transform, ...], Field(max_length=16)] = ()
+
+
+class FedAvg(Frozen):
+    """Weighted mean of updates by training cases (McMahan et al., AISTATS 2017)."""
+
+    name: Literal["FedAvg"] = "FedAvg"
+
+
+class Rounds(Frozen):
+    """When a round closes: when all have answered; `grace_s` after `quorum` have; at `deadline_s` at the
+    latest.
+
+    Who is late is left out of the round and named. `waiting_s`: how long a run waits for its sites at the
+    start.
+    """
+
+    quorum: Annotated[int, Field(ge=1)]
+    deadline_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600
+    grace_s: Annotated[float, Field(ge=0, le=7 * 86400)] = 120
+    waiting_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 120
+    max_update_mb: Annotated[float, Field(gt=0, le=4096)] = 256
+
+
+class Split(Frozen):
+    """Fractions of a site's patients; the rest trains. The split is by patient and never changes for a
+    patient.
+    """
+
+    validation: Fraction = 0.15
+    test: Fraction = 0.25
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class Evaluation(Frozen):
+    """How models are judged on the test cases. `threshold` is fixed beforehand; `local_models` are the
+    baseline.
+    """
+
+    threshold: Fraction = 0.5
+    local_models: bool = True
+
+
+class Study(Frozen):
+    """The YAML that a consortium agrees on. See configs/studies/ for one in full."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)] = 1
+    purpose: ShortText
+    task: Classification
+    sites: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000), AfterValidator(_all_different)]
+    cohort: CohortRules = CohortRules()
+    preprocessing: Preprocessing = Preprocessing()
+    network: Network
+    training: Training
+    strategy: FedAvg = FedAvg()
+    rounds: Rounds
+    split: Split = Split()
+    judgement: Evaluation = Evaluation()
+
+    @staticmethod
+    def cross_checks(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+        """Rules that span keys, tolerant of data that is wrong in other ways: (place, what is wrong)."""
+        found: list[tuple[tuple[str, ...], str]] = []
+        rounds, sites, split = data.get("rounds"), data.get("sites"), data.get("split")
+        quorum = rounds.get("quorum") if isinstance(rounds, dict) else None
+        if isinstance(quorum, int) and isinstance(sites, list | tuple) and quorum > len(sites):
+            found.append((("rounds", "quorum"), f"quorum is {quorum}, but only {len(sites)} sites are named"))
+        fractions = (
+            [(split or {}).get(key, 0) for key in ("validation", "test")] if isinstance(split, dict) else []
+        )
+        if (
+            all(isinstance(fraction, int | float) for fraction in fractions)
+            and sum(fractions) > MOST_HELD_OUT
+        ):
+            found.append((("split",), "validation and test leave under a tenth of the patients for training"))
+        return found
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Study:
+        wrong = self.cross_checks(self.model_dump())
+        if wrong:
+            raise ValueError("; ".join(text for _, text in wrong))
+        return self
+
+    def canonical(self) -> str:
+        """JSON with sorted keys and every default written out: what is hashed and what travels."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content hash (hex). Comments, key order and layout of the file don't change it; any value does."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file. Raises ConfigError: every problem as `file:line:column: path: problem (hint)`."""
+    return load(path, Study)
+
+
+def parse_study(text: str, origin: str = "the study") -> Study:
+    """Read a study that travelled or was kept: its canonical JSON, to the last character.
+
+    Raises ConfigError for any other text, even where it would mean the same.
+    """
+    try:
+        study = Study.model_validate_json(text)
+    except ValidationError as invalid:
+        first = ".".join(map(str, invalid.errors()[0]["loc"])) or "its form"
+        raise ConfigError(
+            f"{origin} is not a study of this release: {invalid.error_count()} problems, first {first}",
+            hint="server and sites must run the same release of fedai",
+        ) from None
+    if study.canonical() != text:
+        raise ConfigError(f"{origin} is not in canonical form", hint="was it changed by hand?")
+    return study

@@ -1,0 +1,1 @@
+"""What is particular to a task: network, loss, how images become tensors."""

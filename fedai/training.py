@@ -1,0 +1,133 @@
+"""Local training, written out: draw a batch, augment it, step, until the epochs are over."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fedai.errors import TrainingError
+from fedai.registry import Optimizer
+from fedai.study import Training
+from fedai.tasks.classification import augment, build_loss, to_input
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of local training: the mean loss of the last epoch, training cases, optimizer steps."""
+
+    loss: float
+    cases: int
+    steps: int
+
+
+def device_of_choice() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from words and numbers, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def train(
+    network: nn.Module,
+    images: Images,
+    labels: Labels,
+    training: Training,
+    *,
+    classes: int,
+    epochs: int,
+    seed: int,
+    before: int = 0,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> Trained:
+    """Train `network` in place on uint8 [N, 1, rows, columns] and int64 [N].
+
+    `before`: epochs of the same run that were trained already, for a learning rate that falls over the run.
+    `may_go_on` is asked before every batch; a no raises TrainingError, as do an empty cohort and a loss
+    that is not finite.
+    """
+    if not len(labels):
+        raise TrainingError("no training case", hint="check the cohort: fedai site status")
+    counts = [int(count) for count in np.bincount(labels, minlength=classes)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # dropout draws from torch's own generator
+        span = range(before, before + epochs)
+        loss, steps = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on)
+    if not np.isfinite(loss):
+        raise TrainingError("the training loss is not finite", hint="lower training.optimizer.learning_rate")
+    return Trained(loss, len(labels), steps)
+
+
+def _run_epochs(
+    network: nn.Module,
+    images: Images,
+    labels: Labels,
+    training: Training,
+    counts: list[int],
+    epochs: range,
+    seed: int,
+    may_go_on: Callable[[], bool],
+) -> tuple[float, int]:
+    """The loop itself; gives the mean loss of the last epoch and the number of steps."""
+    device = device_of_choice()
+    network.to(device).train()
+    loss_of, optimizer = build_loss(training.loss, counts, device), _optimizer(training.optimizer, network)
+    generator = torch.Generator().manual_seed(seed)
+    loss_sum, steps = torch.zeros((), device=device), 0
+    for epoch in epochs:
+        loss_sum.zero_()
+        batches = list(_batches(len(labels), training.batch_size, generator))
+        for position, chosen in enumerate(batches):
+            if not may_go_on():
+                raise TrainingError("training was stopped")
+            _set_learning_rate(optimizer, training, epoch + position / len(batches))
+            batch = augment(to_input(images[chosen], device), training.augmentation, generator)
+            loss = loss_of(network(batch), torch.from_numpy(labels[chosen]).to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += loss.detach() * len(chosen)
+            steps += 1
+    return float(loss_sum) / len(labels), steps
+
+
+def _optimizer(choice: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if choice.name == "SGD":
+        return torch.optim.SGD(
+            parameters, lr=choice.learning_rate, momentum=choice.momentum, weight_decay=choice.weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=choice.learning_rate, weight_decay=choice.weight_decay)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, training: Training, epoch: float) -> None:
+    """The study's rate, or half a cosine from it to 0 over the run (Loshchilov and Hutter, ICLR 2017)."""
+    rate = training.optimizer.learning_rate
+    if training.learning_rate_schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * min(1.0, epoch / (training.rounds * training.local_epochs)))) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _batches(cases: int, size: int, generator: torch.Generator) -> Iterator[npt.NDArray[Any]]:
+    """Shuffled indices; a last batch of one case joins the one before it (no update from a single image)."""
+    order = torch.randperm(cases, generator=generator).numpy()
+    starts = list(range(0, cases, size))
+    if len(starts) > 1 and cases - starts[-1] == 1:
+        starts.pop()
+    for position, start in enumerate(starts):
+        yield order[start : starts[position + 1] if position + 1 < len(starts) else cases]

@@ -1,0 +1,181 @@
+"""`fedai run`: start, watch, list, show and stop runs, at the coordinator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit, progress_line, table
+
+if TYPE_CHECKING:
+    from fedai_server.runs import Run, RunDatabase
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="At the coordinator: start, watch, list, show and stop runs.",
+)
+
+Home = Annotated[Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home folder.")]
+HERE = Path()
+RunName = Annotated[str, typer.Argument(help="The run's name, such as cxr-nodule-1.", metavar="RUN")]
+WATCH_EVERY_S, SETTLE_EVERY_S = 0.5, 10.0
+
+
+@app.command()
+def start(
+    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=weights.safetensors: judge this checkpoint beside the run's models; repeatable."
+        ),
+    ] = None,
+    home: Home = HERE,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and follow the run to its end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a run of a study at the sites that it names."""
+    from fedai.study import read_study
+    from fedai_server.home import open_home
+    from fedai_server.launch import launch
+
+    name = launch(open_home(home), read_study(study), reference or [])
+    if watch:
+        _watch(home, name, as_json=as_json)
+        return
+    lines = [f"started {name}", f"next: fedai run watch {name} --home {home}"]
+    emit({"run": name}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def watch(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """Follow a run to its end; a line for each thing that happens. Exits 5 where it failed or was stopped."""
+    _watch(home, run, as_json=as_json)
+
+
+@app.command("list")
+def list_runs(home: Home = HERE, as_json: JsonOption = False) -> None:
+    """All runs, the oldest first."""
+    runs = _runs(home).all()
+    rows = [(run.name, run.state, run.started[:19], f"{run.seconds:.0f} s", run.reason) for run in runs]
+    shown = [_facts_of(run) for run in runs]
+    lines = table(("run", "state", "started", "took", "reason"), rows) if rows else ["no run yet"]
+    emit({"runs": shown}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """One run: its study, its sites' cohorts, its rounds."""
+    record = _runs(home).record(run)
+    lines = [
+        f"{record['run']}  {record['state']}  {record['reason']}".rstrip(),
+        f"study {record['study_hash']}",
+    ]
+    lines += _cohort_lines(record) + _round_lines(record)
+    lines += [f"refused  {site}: {code}" for site, code in record["refused"].items()]
+    emit(record, as_json=as_json, lines=lines)
+
+
+@app.command()
+def stop(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """Stop a run: no further round; what was saved is kept."""
+    from fedai_server.home import open_home
+    from fedai_server.launch import halt
+
+    stopped = halt(open_home(home), run)
+    lines = [f"{run} stopped" if stopped else f"{run} had ended before"]
+    emit({"run": run, "stopped": stopped}, as_json=as_json, lines=lines)
+
+
+def _runs(home: Path) -> RunDatabase:
+    """The run database, after runs whose process was killed have been called failed."""
+    from fedai_server.home import open_home
+    from fedai_server.launch import settle
+    from fedai_server.runs import RunDatabase
+
+    opened = open_home(home)
+    settle(opened)
+    return RunDatabase(opened.folder / "runs.sqlite")
+
+
+def _facts_of(run: Run) -> dict[str, object]:
+    return {
+        "run": run.name,
+        "state": run.state,
+        "reason": run.reason,
+        "study_hash": run.study_sha256,
+        "started": run.started,
+        "seconds": round(run.seconds, 1),
+    }
+
+
+def _watch(home: Path, name: str, *, as_json: bool) -> None:
+    for line in _news(home, name):
+        progress_line(line)
+    run = _runs(home).get(name)
+    emit(
+        _facts_of(run),
+        as_json=as_json,
+        lines=[f"{run.name} {run.state} after {run.seconds:.0f} s {run.reason}"],
+    )
+    if run.state != "finished":
+        raise typer.Exit(5)
+
+
+def _news(home: Path, name: str) -> Iterator[str]:
+    """Lines as they become true, until the run is over."""
+    from fedai_server.runs import OVER
+
+    seen, state, settled_at = 0, "", float("-inf")
+    while True:
+        if time.monotonic() - settled_at > SETTLE_EVERY_S:
+            runs, settled_at = _runs(home), time.monotonic()
+        run = runs.get(name)
+        for number, kind, fact in runs.facts(name, after=seen):
+            yield f"{name}: {_line(kind, fact)}"
+            seen = number
+        if run.state != state:
+            state = run.state
+            yield f"{name}: {state} {run.reason}".rstrip()
+        if state in OVER:
+            return
+        time.sleep(WATCH_EVERY_S)
+
+
+def _line(kind: str, fact: dict[str, Any]) -> str:
+    if kind == "site_ready":
+        return f"{fact['site']} is ready with {fact['cohort']['splits']['train']['cases']} training cases"
+    if kind == "site_refused":
+        return f"{fact['site']} refused: {fact['code']}"
+    if kind == "round_closed":
+        late = f", late: {', '.join(fact['late'])}" if fact["late"] else ""
+        refused = "".join(f", {site} refused: {code}" for site, code in fact["refused"].items())
+        by = f"closed in {fact['seconds']:.1f} s by {', '.join(fact['answered'])}"
+        return f"round {fact['number']} {by}{late}{refused}"
+    if kind == "model_scored":
+        return f"{fact['model']} scored by {', '.join(fact['answered'])}"
+    return kind
+
+
+def _cohort_lines(record: dict[str, Any]) -> list[str]:
+    rows = [
+        (site, *cohort["flow"].values(), *(facts["cases"] for facts in cohort["splits"].values()))
+        for site, cohort in record["cohorts"].items()
+    ]
+    from fedai.wire import FLOW, SPLITS
+
+    return table(("site", *FLOW, *SPLITS), rows) if rows else []
+
+
+def _round_lines(record: dict[str, Any]) -> list[str]:
+    rows = [
+        (fact["number"], ", ".join(fact["answered"]), ", ".join(fact["late"]), f"{fact['seconds']:.1f} s")
+        for fact in record["rounds"]
+    ]
+    return table(("round", "answered", "late", "took"), rows) if rows else []

@@ -1,0 +1,91 @@
+"""What can be wrong with a server's home before anybody connects: a list of checks, each with a next step."""
+
+from __future__ import annotations
+
+import stat
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedai.checks import Check, check_disk, check_flower
+from fedai.errors import ConfigError
+from fedai_server import pki
+from fedai_server.home import ServerHome
+
+RENEW_WITHIN_DAYS = 60
+
+
+def examine(home: ServerHome) -> tuple[Check, ...]:
+    """All checks of a home, in order. Starts nothing and changes nothing."""
+    return tuple(_checks(home))
+
+
+def _checks(home: ServerHome) -> Iterator[Check]:
+    yield _secrets(home)
+    yield _certificate(home)
+    yield _names(home)
+    yield check_flower()
+    yield _serverapp()
+    yield _ports(home)
+    yield _bundle()
+    yield check_disk(home.folder, "every update passes through the database: make room")
+
+
+def _secrets(home: ServerHome) -> Check:
+    files = [home.pki / "ca.key", home.pki / "server.key", home.superexec_secret, home.control_token]
+    bad = [path.name for path in files if not path.is_file() or _mode(path) & 0o077]
+    bad += [str(home.folder)] if _mode(home.folder) & 0o077 else []
+    hint = f"chmod 700 {home.folder}; chmod 600 its keys; restore what is missing"
+    return Check("secrets", not bad, ", ".join(bad) or "readable by the owner only", hint if bad else "")
+
+
+def _certificate(home: ServerHome) -> Check:
+    try:
+        days = pki.days_left((home.pki / "server.pem").read_bytes())
+    except (OSError, ConfigError) as error:
+        return Check("certificate", False, str(error), f"fedai server renew {home.folder}")
+    hint = f"fedai server renew {home.folder}" if days < RENEW_WITHIN_DAYS else ""
+    return Check("certificate", days >= RENEW_WITHIN_DAYS, f"{days} days left", hint)
+
+
+def _names(home: ServerHome) -> Check:
+    try:
+        valid_for = pki.names_of((home.pki / "server.pem").read_bytes())
+    except (OSError, ConfigError) as error:
+        return Check("names", False, str(error), f"fedai server renew {home.folder}")
+    missing = [name for name in (home.settings.public_host, *home.settings.names) if name not in valid_for]
+    found = f"certificate lacks {', '.join(missing)}" if missing else ", ".join(valid_for)
+    return Check("names", not missing, found, f"fedai server renew {home.folder}" if missing else "")
+
+
+def _serverapp() -> Check:
+    command = Path(sysconfig.get_path("scripts")) / "flwr-serverapp"
+    hint = "" if command.is_file() else "install the release again in a virtual environment"
+    return Check("serverapp", command.is_file(), str(command), hint)
+
+
+def _ports(home: ServerHome) -> Check:
+    from fedai_server.processes import is_ready
+    from fedai_server.superlink import bind_both
+
+    if is_ready(home):
+        return Check("ports", True, f"the server is up at {home.address}")
+    try:
+        for listener in bind_both(home):
+            listener.close()
+    except ConfigError as error:
+        return Check("ports", False, error.message, error.hint)
+    return Check("ports", True, "free; the server is not running")
+
+
+def _bundle() -> Check:
+    from fedai_server.bundle import release_bundle
+
+    try:
+        return Check("bundle", True, f"{len(release_bundle())} bytes, the release's own")
+    except ConfigError as error:
+        return Check("bundle", False, error.message, error.hint)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)

@@ -1,0 +1,110 @@
+"""Starting and stopping a run: the run database first, then the SuperLink."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedai.errors import ConfigError, FederationError
+from fedai.study import Study
+from fedai.wire import MOST_REFERENCES
+from fedai_server.bundle import release_bundle
+from fedai_server.control import Control
+from fedai_server.home import ServerHome
+from fedai_server.runs import OVER, RunDatabase
+
+REFERENCE = re.compile(r"([a-z][a-z0-9-]{0,40})=(.+)")
+OWN_NAMES = ("federated",)
+
+
+def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> str:
+    """Start a run and give its name. Raises ConfigError for bad references or sites nobody admitted,
+    FederationError.
+    """
+    checkpoints = _references(references)
+    runs = RunDatabase(home.folder / "runs.sqlite")
+    with Control(home) as control:
+        admitted = {site.name for site in control.list_sites()}
+        unknown = sorted(set(study.sites) - admitted)
+        if unknown:
+            raise ConfigError(
+                f"the study names sites that are not admitted: {', '.join(unknown)}",
+                hint=f"fedai server admit {home.folder} SITE PUBLIC_KEY_FILE",
+            )
+        bundle = release_bundle()
+        name = runs.plan(study)
+        try:
+            _put_references(home.folder / "registry" / name / "references", checkpoints)
+            runs.attach(name, control.start_run(bundle, study.canonical()))
+        except (FederationError, OSError) as error:
+            runs.move(name, "failed", str(error))
+            raise
+    return name
+
+
+def halt(home: ServerHome, name: str) -> bool:
+    """Stop a run; False where it had ended before."""
+    runs = RunDatabase(home.folder / "runs.sqlite")
+    run = runs.get(name)
+    stopped = runs.move(name, "stopped", "by the coordinator")
+    if run.flower_id and run.state not in OVER:
+        with Control(home) as control:
+            control.stop_run(run.flower_id)
+    return stopped
+
+
+def settle(home: ServerHome) -> None:
+    """Call a run failed whose process at the server is gone, as far as the SuperLink knows.
+
+    A run writes its own end before its process ends; one that didn't was killed. Without a SuperLink to ask,
+    nothing changes.
+    """
+    runs = RunDatabase(home.folder / "runs.sqlite")
+    open_runs = {run.flower_id: run for run in runs.all() if run.state not in OVER and run.flower_id}
+    if not open_runs:
+        return
+    try:
+        with Control(home) as control:
+            ended = [
+                run for run in control.list_runs() if run.status == "finished" and run.run_id in open_runs
+            ]
+    except FederationError:
+        return
+    for run in ended:
+        runs.move(
+            open_runs[run.run_id].name, "failed", "its process at the server ended; checkpoints are kept"
+        )
+
+
+def _references(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    found = [_reference(text) for text in texts]
+    names = [name for name, _ in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(found) > MOST_REFERENCES:
+        raise ConfigError(
+            f"{len(found)} references; sites score at most {MOST_REFERENCES}", hint="leave some out"
+        )
+    if twice:
+        raise ConfigError(f"--reference: named twice: {', '.join(twice)}", hint="give each its own name")
+    return found
+
+
+def _reference(text: str) -> tuple[str, Path]:
+    match = REFERENCE.fullmatch(text)
+    if not match or match[1] in OWN_NAMES:
+        raise ConfigError(
+            f"--reference {text}: write NAME=weights.safetensors",
+            hint="for example centralised=w.safetensors",
+        )
+    path = Path(match[2])
+    if not path.is_file():
+        raise ConfigError(f"--reference {match[1]}: there is no file {path}", hint="check the path")
+    return match[1], path
+
+
+def _put_references(folder: Path, checkpoints: list[tuple[str, Path]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in checkpoints:
+        shutil.copyfile(path, folder / f"{name}.safetensors")

@@ -1,0 +1,1 @@
+"""All that runs inside a hospital. Nothing in here imports fedai_server."""

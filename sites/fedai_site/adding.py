@@ -1,0 +1,135 @@
+"""`fedai site add-data`: find -> clean -> catalogue -> label.
+
+One bad object never stops the rest, and a rerun continues.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fedai.errors import ConfigError
+from fedai_site import intake
+from fedai_site.catalogue import Catalogue, Record, SourceFile
+from fedai_site.deidentify.objects import Settings, names_of
+from fedai_site.deidentify.output import Job, as_data_error
+from fedai_site.deidentify.profile import BASIC, Profile
+from fedai_site.deidentify.pseudonyms import Pseudonyms
+from fedai_site.deidentify.run import Ran, run
+from fedai_site.deidentify.state import State, Written
+from fedai_site.labels import LabelTable, read_labels
+
+Progress = Callable[[int, int], None]
+CLEAN, PRIVATE = "clean", "deid"
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of a folder: found = written + already + duplicates + the sum of quarantined.
+
+    `already` were written by an earlier run. `labelled` counts all objects of the catalogue that have a label
+    now; `unknown_labels` are the lines of the label file that no usable object answers to (nothing of them is
+    kept).
+    """
+
+    found: int
+    written: int
+    already: int
+    duplicates: int
+    quarantined: dict[str, int]
+    labelled: int
+    unlabelled: int
+    label_rows: int
+    unknown_labels: tuple[int, ...]
+
+
+def add_data(
+    home: Path,
+    folder: Path,
+    labels: Path | None,
+    *,
+    profile: Profile = BASIC,
+    pixels: bool = False,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Added:
+    """Clean every usable image under `folder` into the site's home and label what the CSV names.
+
+    `pixels`: also search them for text and remove faces from head volumes, or quarantine.
+
+    Raises ConfigError (label file, missing folder or key) before any file is opened, DataError when the disk
+    is full; what was done until then stays, and a rerun continues.
+    """
+    table = read_labels(labels) if labels else None
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such folder", where=str(folder), hint="give the folder of the DICOM export"
+        )
+    settings = Settings(profile, home / "keys" / "pseudonym.key", pixels=pixels, faces=pixels)
+    names = names_of(settings)
+    look = partial(intake.look, names)
+    job = Job(folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True)
+    try:
+        with Catalogue(home / "catalogue.sqlite") as catalogue:
+            catalogue.use_key(names.key_id)
+            ran = run(job, processes=processes, progress=progress)
+            with State(job.private) as state:
+                catalogue.replace(_records(state), _sources(state))
+            unknown = _add_labels(catalogue, names, table) if table else ()
+            has_label = Counter(entry.label is not None for entry in catalogue.labelled())
+    except (OSError, sqlite3.OperationalError) as error:
+        raise as_data_error(error) from error
+    return _added(ran, has_label, len(table.rows) if table else 0, unknown)
+
+
+def _added(ran: Ran, has_label: Counter[bool], rows: int, unknown: tuple[int, ...]) -> Added:
+    return Added(
+        found=ran.found,
+        written=ran.written,
+        already=ran.already,
+        duplicates=ran.duplicates,
+        quarantined=ran.quarantined,
+        labelled=has_label[True],
+        unlabelled=has_label[False],
+        label_rows=rows,
+        unknown_labels=unknown,
+    )
+
+
+def _records(state: State) -> Iterator[Record]:
+    """What the catalogue keeps of each clean file."""
+    return map(_record, state.objects())
+
+
+def _record(written: Written) -> Record:
+    facts, evidence = json.loads(written.facts), json.loads(written.evidence)
+    return Record(
+        id=written.instance,
+        patient=written.patient,
+        study=written.study,
+        modality=facts["modality"],
+        path=f"{CLEAN}/{written.path}",
+        sha256=evidence["output_sha256"],
+        bytes=written.bytes,
+        mtime_ns=written.mtime_ns,
+        patient_key=facts["PatientID"],
+        accession_key=facts["AccessionNumber"],
+        object_key=facts["SOPInstanceUID"],
+        evidence=written.evidence,
+    )
+
+
+def _sources(state: State) -> Iterator[SourceFile]:
+    return (SourceFile(source.path, source.state) for source in state.sources())
+
+
+def _add_labels(catalogue: Catalogue, names: Pseudonyms, table: LabelTable) -> tuple[int, ...]:
+    known = catalogue.label_keys(table.kind)
+    keyed = [(names.label_key(table.kind, row.key), row) for row in table.rows]
+    catalogue.set_labels(table.kind, [(key, row.label) for key, row in keyed if key in known])
+    return tuple(row.line for key, row in keyed if key not in known)

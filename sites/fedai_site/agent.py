@@ -1,0 +1,246 @@
+"""The agent: one warm process that asks the server for tasks, does them, and lets answers out through egress.
+
+It opens one connection (fedai_site.fleet), runs only what is installed here, and seals every exception.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.app import Error, Message
+
+from fedai import wire
+from fedai.errors import ConfigError, FederationError, RefusedByPolicy
+from fedai.flower import read_reply, read_task, reply_record
+from fedai.study import Study, parse_study
+from fedai.wire import Reply, Task
+from fedai_site import allowance, policy, replies
+from fedai_site.client_app import Bench
+from fedai_site.egress import Egress, seal
+from fedai_site.fleet import (
+    Envelope,
+    Fleet,
+    Parcel,
+    RunEnded,
+    RunFacts,
+    Unreachable,
+    WrongServer,
+    connect,
+    pack,
+)
+from fedai_site.home import SiteHome
+from fedai_site.ledger import Ledger
+
+ACTIVE_FOR_S = 120.0
+POLL_SHARE = 0.05  # of the time since the last task
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+
+log = logging.getLogger("fedai.site.agent")
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Agent:
+    """A site at work. `stop` ends it: between two batches, not in the middle of one."""
+
+    home: SiteHome
+    stop: threading.Event
+    tell: Tell = print
+    benches: dict[str, Bench] = field(default_factory=dict)
+    facts: dict[int, RunFacts] = field(default_factory=dict)
+    node_id: int | None = None
+
+    def __post_init__(self) -> None:
+        self.egress = Egress(Ledger(self.home.ledger))
+
+    def work(self, give_up_s: float | None = None) -> None:
+        """Serve until stopped, connecting anew with growing pauses (0.5 to 30 s) whenever the server is away.
+
+        Raises WrongServer at once, any other FederationError after `give_up_s` seconds without a connection.
+        """
+        pause, away_since = FIRST_PAUSE_S, time.monotonic()
+        self.node_id = _remembered_node(self.home)
+        while not self.stop.is_set():
+            try:
+                with connect(
+                    self.home.settings.server.address,
+                    self.home.settings.server.ca,
+                    self.home.private_key,
+                    leave_first=self.node_id,
+                ) as fleet:
+                    self._present(fleet)
+                    pause = FIRST_PAUSE_S
+                    self._serve(fleet)
+            except WrongServer:
+                raise
+            except FederationError as error:
+                if pause == FIRST_PAUSE_S:
+                    away_since = time.monotonic()
+                self._say("away", f"{error.message}; trying again in {pause:.1f} s")
+                if give_up_s is not None and time.monotonic() - away_since > give_up_s:
+                    raise
+                self.stop.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+        self._say("stopped", "left the federation")
+
+    def _present(self, fleet: Fleet) -> None:
+        self.node_id = fleet.node_id
+        (self.home.folder / "node").write_text(str(fleet.node_id), encoding="ascii")
+        self._say("connected", f"connected to {self.home.settings.server.address}")
+
+    def _serve(self, fleet: Fleet) -> None:
+        busy_at = float("-inf")
+        while not self.stop.is_set():
+            envelope = fleet.receive()
+            if envelope is not None:
+                self._handle(fleet, envelope)
+                busy_at = time.monotonic()
+                continue
+            self.stop.wait(self._pause(time.monotonic() - busy_at))
+
+    def _pause(self, idle_s: float) -> float:
+        """Ask often right after a task, less often later in a run, seldom when nothing goes on."""
+        settings = self.home.settings
+        if idle_s > ACTIVE_FOR_S:
+            return settings.poll_idle_s
+        return min(max(settings.poll_active_s, POLL_SHARE * idle_s), settings.poll_idle_s)
+
+    def _handle(self, fleet: Fleet, envelope: Envelope) -> None:
+        started = time.monotonic()
+        try:
+            parcel = self._answer(fleet, envelope)
+            fleet.send(parcel, time.monotonic() - started)
+        except RunEnded:
+            log.info("run %s is over; its task was dropped", envelope.run_id)
+
+    def _answer(self, fleet: Fleet, envelope: Envelope) -> Parcel:
+        """A packed answer that has passed egress: the reply, or a sealed error in its place."""
+        run = f"run-{envelope.run_id}"
+        try:
+            facts = self._facts(fleet, envelope.run_id)
+            policy.check_bundle(facts.bundle_sha256)
+            study = parse_study(facts.study, "the run's study")
+            policy.check_study(self.home.approvals, study, self.home.settings.name)
+            message = fleet.fetch(envelope, wire.largest_task(study))
+            task = read_task(message.content)
+            run = _checked_run(task.run)
+            self._say("working", f"{run}: {task.kind} {_of(task)}".rstrip())
+            reply = self._reply(task, study, envelope.run_id)
+            return self._pass_out(reply, task, study, message)
+        except (Unreachable, RunEnded):
+            raise
+        except BaseException as error:  # noqa: BLE001  the process boundary: it leaves as a code and a reference
+            if self.stop.is_set() or isinstance(error, KeyboardInterrupt | SystemExit):
+                raise RunEnded("the agent was stopped") from None
+            return self._sealed(error, envelope.head, run)
+
+    def _facts(self, fleet: Fleet, run_id: int) -> RunFacts:
+        if run_id not in self.facts:
+            self.facts[run_id] = fleet.facts_of(run_id)
+        return self.facts[run_id]
+
+    def _reply(self, task: Task, study: Study, run_id: int) -> Reply:
+        bench = self._bench(study)
+        bench.check(task)
+        allowance.claim(self.home.runs, run_id, task, study)
+        path = replies.place(self.home.runs, task, run_id)
+        kept = replies.find(path)
+        if kept is not None:
+            log.info("%s: %s was asked before; its kept answer is sent again", task.run, task.key)
+            return kept
+        started = time.monotonic()
+        reply = bench.answer(task, run_id)
+        log.info("%s: %s took %.3f s", task.run, task.key, time.monotonic() - started)
+        replies.keep(path, reply)
+        return reply
+
+    def _bench(self, study: Study) -> Bench:
+        if study.sha256 not in self.benches:
+            self.benches.clear()  # one study's images in memory at a time
+            self.benches[study.sha256] = Bench(self.home, study, lambda: self._may_go_on(study))
+        return self.benches[study.sha256]
+
+    def _may_go_on(self, study: Study) -> bool:
+        return not self.stop.is_set() and policy.is_approved_quickly(self.home.approvals, study)
+
+    def _pass_out(self, reply: Reply, task: Task, study: Study, message: Message) -> Parcel:
+        """Egress looks at what was packed, not at what it was packed from. A yes taken back is none."""
+        policy.check_study(self.home.approvals, study, self.home.settings.name)
+        record = reply_record(reply)
+        parcel = pack(record, message)
+        layout = self._bench(study).layout
+        self.egress.pass_reply(read_reply(record), task, study, layout, task.run, size=parcel.size)
+        return parcel
+
+    def _sealed(self, error: BaseException, head: Message, run: str) -> Parcel:
+        sealed = seal(error)
+        log.error("%s: answered with %s", run, sealed, exc_info=error)
+        self._say("working", f"{run}: refused or failed, see {self.home.log} for {sealed.reference}")
+        self.egress.pass_error(sealed, run)
+        return pack(Error(wire.ERROR_NUMBER, str(sealed)), head)
+
+    def _say(self, state: str, text: str) -> None:
+        log.info(text)
+        self.tell(f"{self.home.settings.name}: {text}")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        partial = self.home.status.with_suffix(".partial")
+        said = json.dumps({"state": state, "text": text, "at": now, "pid": os.getpid()})
+        try:
+            partial.write_text(said, encoding="utf-8")
+            partial.replace(self.home.status)
+        except OSError as error:  # a full disk: what people read is old; what leaves is in the ledger
+            log.warning("the status can't be written: %s", error)
+
+
+def _checked_run(run: str) -> str:
+    if not wire.RUN_PATTERN.fullmatch(run):
+        raise RefusedByPolicy("the name of the run is odd")
+    return run
+
+
+def _of(task: Task) -> str:
+    return f"round {task.round}" if task.kind == "train" else task.model
+
+
+def _remembered_node(home: SiteHome) -> int | None:
+    try:
+        return int((home.folder / "node").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the home's lock: one agent a site. Raises ConfigError where another one runs."""
+    with (folder / "agent.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                "an agent is running for this home already", hint="`fedai site status HOME`"
+            ) from None
+        yield
+
+
+def log_to(path: Path) -> None:
+    """Send this process's log to the site's own file; it never leaves the site.
+
+    Where it can't be written (a full disk) nothing is printed instead: the ledger decides what may leave.
+    """
+    logging.raiseExceptions = False
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

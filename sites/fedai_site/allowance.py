@@ -1,0 +1,97 @@
+"""How much a run may ask of this site: what its study implies, and nothing twice with another content.
+
+A study with five rounds is five trainings, one local-only model, and so many scored models; a server that
+asked for more could feel its way to single cases. Kept on disk by Flower's run number, so that a restart
+forgets nothing; a run has one name, and a name belongs to one run.
+
+Models are linked (`place`) once. Only where a site dropped out meanwhile may the server ask again, with that
+site's cases taken out of the pool: the same models, no histogram larger in any bin than the one before, and
+no oftener than the study has sites. What a server that lies about the pool can learn: see fedai.placements.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedai.errors import RefusedByPolicy
+from fedai.study import Study
+from fedai.wire import Task, most_models
+from fedai_site.replies import digest_of
+
+
+def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
+    """Note that the run asks this task. The very same task may come again (a lost answer); it is one.
+
+    Raises RefusedByPolicy for the same task with another content, for more than the study implies, and for a
+    run of two names or a name of two runs. The task has passed `wire.check_task`: what doesn't fit the study
+    is not noted, else a server could fill the disk.
+    """
+    path = runs / "asked" / f"{run_id}.json"
+    asked: dict[str, Any] = {"run": task.run, "tasks": {}}
+    if path.exists():
+        asked = json.loads(path.read_text(encoding="ascii"))
+    _check_name(runs, run_id, task, asked["run"])
+    digest, before = digest_of(task), asked["tasks"].get(task.key, [])
+    if digest in before:
+        return
+    _check_content(path, task, study, before)
+    scored = sum(key.startswith("score-") for key in asked["tasks"])
+    if task.kind == "score" and scored >= most_models(study):
+        raise RefusedByPolicy(f"the run wants more than {most_models(study)} models scored")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if task.kind == "place":
+        _keep_placed(path, task)
+    tasks = {**asked["tasks"], task.key: [*before, digest]}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({**asked, "tasks": tasks}), encoding="ascii")
+    partial.replace(path)
+
+
+def _check_name(runs: Path, run_id: int, task: Task, name: str) -> None:
+    """One name for a run, one run for a name: what is kept, and what the ledger tells, is of one run."""
+    holder = runs / task.run / "run-id"
+    if name == task.run and not holder.exists():
+        holder.parent.mkdir(parents=True, exist_ok=True)
+        partial = holder.with_suffix(".partial")
+        partial.write_text(str(run_id), encoding="ascii")
+        partial.replace(holder)
+    if name != task.run or holder.read_text(encoding="ascii") != str(run_id):
+        raise RefusedByPolicy(
+            f"the name {task.run} and the run {run_id} don't belong together here",
+            hint="a coordinator that began anew starts it again, until its name is new here",
+        )
+
+
+def _check_content(path: Path, task: Task, study: Study, before: list[str]) -> None:
+    if not before or (task.kind == "place" and len(before) < len(study.sites) and _is_within(path, task)):
+        return
+    raise RefusedByPolicy(
+        f"the run asked {task.key} before, with another content", hint="ask the coordinator why"
+    )
+
+
+def _is_within(path: Path, task: Task) -> bool:
+    """Whether the histograms are the last ones' with something taken out."""
+    try:
+        with np.load(_placed(path), allow_pickle=False) as kept:
+            models, last = tuple(kept["models"].tolist()), kept["histograms"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    new = task.arrays["histograms"]
+    return models == task.models and last.shape == new.shape and bool((new <= last).all())
+
+
+def _keep_placed(path: Path, task: Task) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, models=np.array(task.models), histograms=task.arrays["histograms"])
+    partial.replace(_placed(path))
+
+
+def _placed(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-placed.npz")

@@ -1,0 +1,52 @@
+"""Training without a federation: one model from the training cases of one or more homes that lie on this
+machine.
+
+With one home it is the local-only model; with several, the centralised reference, for whoever may hold all
+the data. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedai.checkpoint import save_checkpoint
+from fedai.errors import TrainingError
+from fedai.study import Study
+from fedai_site.client_app import Bench
+from fedai_site.home import SiteHome
+
+
+def train_alone(
+    homes: Sequence[SiteHome], study: Study, out: Path, *, may_go_on: Callable[[], bool]
+) -> dict[str, object]:
+    """Train the study's network for rounds x local_epochs on the homes' training cases and write a
+    checkpoint to `out`.
+
+    Raises TrainingError, DataError, ConfigError.
+    """
+    from fedai.training import seed_of, train
+    from fedai.weights import pack
+
+    benches = [Bench(home, study, may_go_on) for home in homes]
+    images = np.concatenate([bench.images("train") for bench in benches])
+    labels = np.concatenate([bench.labels("train") for bench in benches])
+    if not len(labels):
+        raise TrainingError("no training case in these homes", hint="fedai site add-data")
+    network, layout = benches[0].network, benches[0].layout
+    names = [home.settings.name for home in homes]
+    trained = train(
+        network,
+        images,
+        labels,
+        study.training,
+        classes=len(study.task.classes),
+        epochs=study.training.rounds * study.training.local_epochs,
+        seed=seed_of(study.training.seed, *names, "alone"),
+        may_go_on=may_go_on,
+    )
+    facts = {"study": study.sha256, "sites": names, "cases": trained.cases, "round": 0, "parent": ""}
+    digest = save_checkpoint(out, pack(network, layout), layout, **facts)
+    return {"sha256": digest, "cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}

@@ -1,0 +1,139 @@
+"""Images as uint8 arrays on disk: prepared once per case and preprocessing, so that no later epoch opens a
+DICOM file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedai.errors import DataError
+
+if TYPE_CHECKING:
+    from fedai.study import Preprocessing
+    from fedai_site.cohort import Case
+
+RELEASE = 1
+"""Part of every key: raise it when the same file would give other pixels."""
+
+
+def load(home: Path, cases: Sequence[Case], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """uint8 [cases, 1, rows, columns] in the order of the cases, from the cache or, where that lacks one,
+    from its file.
+
+    Raises DataError if a clean file is missing or isn't the one that was catalogued, Quarantine if it can't
+    be decoded.
+    """
+    rows, columns = preprocessing.image_size
+    images = np.empty((len(cases), 1, rows, columns), dtype=np.uint8)
+    folder = home / "cache" / _settings(preprocessing)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, case in enumerate(cases):
+        images[number, 0] = _image(folder, case, preprocessing)
+    return images
+
+
+def _settings(preprocessing: Preprocessing) -> str:
+    low, high = preprocessing.lower_percentile, preprocessing.upper_percentile
+    rows, columns = preprocessing.image_size
+    return f"v{RELEASE}-{rows}x{columns}-{low:g}-{high:g}"
+
+
+def _image(folder: Path, case: Case, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    cached = folder / f"{_key(case)}.npy"
+    found = _read(cached, preprocessing.image_size)
+    if found is not None:
+        return found
+    image = prepare(_pixels(case), preprocessing)
+    _write(cached, image)
+    return image
+
+
+def _key(case: Case) -> str:
+    """Changes with the clean file: its catalogued hash, and the size and time of what lies on disk."""
+    try:
+        stat = case.path.stat()
+    except OSError as error:
+        raise _changed(case, "is missing") from error
+    return sha256(f"{case.id}/{case.sha256}/{stat.st_size}/{stat.st_mtime_ns}".encode()).hexdigest()[:40]
+
+
+def _changed(case: Case, what: str) -> DataError:
+    return DataError(
+        f"a clean file {what}", where=str(case.path), hint="run `fedai site add-data` again on its source"
+    )
+
+
+def _pixels(case: Case) -> NDArray[np.float32]:
+    from fedai_site import intake
+
+    data = case.path.read_bytes()
+    if sha256(data).hexdigest() != case.sha256:
+        raise _changed(case, "isn't the one that was catalogued")
+    return intake.decode(data)
+
+
+def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """A cached image, or None if there is none or it isn't whole."""
+    try:
+        image: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return image if image.shape == tuple(size) and image.dtype == np.uint8 else None
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    buffer = BytesIO()
+    np.save(buffer, image, allow_pickle=False)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(buffer.getvalue())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def prepare(image: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Percentile window -> area-averaged resize that keeps the aspect ratio -> centred on black; uint8 [rows,
+    columns].
+    """
+    is_finite = np.isfinite(image)
+    if not is_finite.any():
+        return np.zeros(preprocessing.image_size, dtype=np.uint8)
+    bounds = [preprocessing.lower_percentile, preprocessing.upper_percentile]
+    low, high = np.percentile(image[is_finite], bounds)
+    if high <= low:
+        return np.zeros(preprocessing.image_size, dtype=np.uint8)
+    unit = np.clip((np.where(is_finite, image, low) - low) / (high - low), 0, 1)
+    return np.rint(fit(unit.astype(np.float32), preprocessing.image_size) * 255).astype(np.uint8)
+
+
+def fit(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Scale float32 [h, w] into [rows, columns] by area averaging, aspect ratio kept, the rest 0, centred."""
+    rows, columns = size
+    scale = min(rows / image.shape[0], columns / image.shape[1])
+    height = min(rows, max(1, round(image.shape[0] * scale)))
+    width = min(columns, max(1, round(image.shape[1] * scale)))
+    small = _overlaps(image.shape[0], height) @ image @ _overlaps(image.shape[1], width).T
+    out = np.zeros(size, dtype=np.float32)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    out[top : top + height, left : left + width] = small
+    return out
+
+
+@lru_cache(maxsize=64)
+def _overlaps(source: int, target: int) -> NDArray[np.float32]:
+    """[target, source]: the share of each source cell in each target cell; rows sum to 1."""
+    edges = np.linspace(0, source, target + 1)
+    cells = np.arange(source)
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    weights = np.clip(overlap, 0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)

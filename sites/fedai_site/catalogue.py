@@ -1,0 +1,217 @@
+"""The site's catalogue: one SQLite file. What training reads holds pseudonyms only.
+
+The path that an object came from may carry a name, so it rests in `sources` alone; nothing but `add_data` and
+the site's own commands read that table. Label keys are keyed hashes (see Pseudonyms.label_key), never the
+archive's own numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from fedai.errors import ConfigError
+
+SCHEMA_VERSION = "2"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS objects (
+    id TEXT PRIMARY KEY,               -- SOP Instance UID of the clean object
+    patient TEXT NOT NULL,             -- pseudonym
+    study TEXT NOT NULL,               -- Study Instance UID of the clean object
+    modality TEXT NOT NULL,
+    path TEXT NOT NULL,                -- of the clean file, below the site's home
+    sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,  -- of the clean file
+    patient_key TEXT NOT NULL, accession_key TEXT NOT NULL, object_key TEXT NOT NULL,
+    evidence TEXT NOT NULL             -- of the cleaning, JSON: see deidentify/evidence.py
+);
+CREATE INDEX IF NOT EXISTS objects_by_patient_key ON objects (patient_key);
+CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
+CREATE TABLE IF NOT EXISTS labels (kind TEXT, key TEXT, label TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS splits (plan TEXT, patient TEXT, split TEXT NOT NULL, PRIMARY KEY (plan, patient));
+CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
+    path BLOB PRIMARY KEY,
+    state TEXT NOT NULL                -- WRITTEN, DUPLICATE, or the reason of the quarantine
+);
+"""
+LABELLED = """
+WITH doubtful AS (
+    SELECT 'PatientID' AS kind, patient_key AS key FROM objects GROUP BY 2 HAVING count(DISTINCT patient) > 1
+    UNION
+    SELECT 'AccessionNumber', accession_key FROM objects GROUP BY 2 HAVING count(DISTINCT patient) > 1
+), matched AS (
+    SELECT o.*, l.kind AS kind, l.key AS key, l.label AS label FROM objects o
+    LEFT JOIN labels s ON s.kind = 'SOPInstanceUID' AND s.key = o.object_key
+    LEFT JOIN labels a ON a.kind = 'AccessionNumber' AND a.key = o.accession_key
+    LEFT JOIN labels p ON p.kind = 'PatientID' AND p.key = o.patient_key
+    LEFT JOIN labels l ON l.rowid = coalesce(s.rowid, a.rowid, p.rowid)
+)
+SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL
+FROM matched m LEFT JOIN doubtful d ON d.kind = m.kind AND d.key = m.key
+ORDER BY m.patient, m.id
+"""
+WRITTEN, DUPLICATE = "WRITTEN", "DUPLICATE"
+KEY_COLUMNS = {"PatientID": "patient_key", "AccessionNumber": "accession_key", "SOPInstanceUID": "object_key"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A clean object as catalogued: pseudonyms, the clean file's fingerprint, and the evidence of its
+    cleaning.
+    """
+
+    id: str
+    patient: str
+    study: str
+    modality: str
+    path: str
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    patient_key: str
+    accession_key: str
+    object_key: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of the archive's export and the state that it ended in."""
+
+    path: Path
+    state: str
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """What a cohort is selected from: an object with its label, None if it has none; `doubt` names why it
+    can't be used.
+    """
+
+    id: str
+    patient: str
+    modality: str
+    path: str
+    sha256: str
+    evidence: str
+    label: str | None
+    ambiguous: int
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether there is a record of its cleaning that speaks of the very bytes that were catalogued."""
+        try:
+            evidence = json.loads(self.evidence)
+            return (
+                bool(evidence["key_id"] and evidence["profile"]) and evidence["output_sha256"] == self.sha256
+            )
+        except (ValueError, TypeError, KeyError):
+            return False
+
+
+class Catalogue:
+    """Opens the catalogue or makes it. Use as a context manager; each method is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, timeout=30)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.executescript(SCHEMA)
+        self._fix_fact("schema", SCHEMA_VERSION, "the catalogue was made by another release")
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def use_key(self, key_id: str) -> None:
+        """Tie the catalogue to one pseudonym key. Raises ConfigError if it was filled with another one."""
+        self._fix_fact("key", key_id, "the catalogue was filled with another pseudonym key")
+
+    def _fix_fact(self, name: str, value: str, otherwise: str) -> None:
+        with self._connection as connection:
+            connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
+        found = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0]
+        if found != value:
+            raise ConfigError(
+                otherwise, hint="restore what belongs together from the backup, or start a new home"
+            )
+
+    def record(self, object_id: str) -> Record | None:
+        """The record of an object, or None."""
+        row = self._connection.execute("SELECT * FROM objects WHERE id = ?", (object_id,)).fetchone()
+        return None if row is None else Record(*row)
+
+    def replace(self, records: Iterable[Record], sources: Iterable[SourceFile]) -> None:
+        """Put the whole truth about clean objects and source files in the place of what was known before."""
+        marks = ", ".join("?" * len(fields(Record)))
+        with self._connection as connection:
+            connection.execute("DELETE FROM objects")
+            connection.execute("DELETE FROM sources")
+            rows = (tuple(vars(record).values()) for record in records)
+            connection.executemany(f"INSERT INTO objects VALUES ({marks})", rows)  # noqa: S608
+            files = ((os.fsencode(source.path), source.state) for source in sources)
+            connection.executemany("INSERT INTO sources VALUES (?, ?)", files)
+
+    def label_keys(self, kind: str) -> frozenset[str]:
+        """The keys of one kind (PatientID, AccessionNumber, SOPInstanceUID) that any object can be labelled
+        by.
+        """
+        rows = self._connection.execute(f"SELECT DISTINCT {KEY_COLUMNS[kind]} FROM objects")  # noqa: S608
+        return frozenset(row[0] for row in rows)
+
+    def set_labels(self, kind: str, labels: Iterable[tuple[str, str]]) -> None:
+        """Store (key, label) pairs; a newer label takes the place of an older one for the same key."""
+        with self._connection as connection:
+            rows = [(kind, key, label) for key, label in labels]
+            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", rows)
+
+    def labelled(self) -> list[LabelledObject]:
+        """All objects with their labels.
+
+        The most specific label wins: of the object, of the accession, of the patient.
+
+        An accession or patient key that more than one patient answers to makes the label `ambiguous`.
+        """
+        return [LabelledObject(*row) for row in self._connection.execute(LABELLED)]
+
+    def states(self) -> Counter[str]:
+        """How many source files ended in each state: WRITTEN, DUPLICATE, or a reason of the quarantine."""
+        return Counter(
+            dict(self._connection.execute("SELECT state, count(*) FROM sources GROUP BY state").fetchall())
+        )
+
+    def quarantined(self) -> list[tuple[Path, str]]:
+        """(original path, reason) of what isn't used.
+
+        For eyes inside the hospital only: paths may name patients.
+        """
+        rows = self._connection.execute(
+            "SELECT path, state FROM sources WHERE state NOT IN (?, ?) ORDER BY path", (WRITTEN, DUPLICATE)
+        )
+        return [(Path(os.fsdecode(path)), state) for path, state in rows]
+
+    def splits(self, plan: str) -> dict[str, str]:
+        """Patient -> split, as assigned so far under a plan."""
+        return dict(
+            self._connection.execute("SELECT patient, split FROM splits WHERE plan = ?", (plan,)).fetchall()
+        )
+
+    def assign(self, plan: str, splits: Mapping[str, str]) -> None:
+        """Store new assignments; those made before stay."""
+        with self._connection as connection:
+            rows = [(plan, patient, split) for patient, split in splits.items()]
+            connection.executemany("INSERT OR IGNORE INTO splits VALUES (?, ?, ?)", rows)

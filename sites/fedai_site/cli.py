@@ -1,0 +1,262 @@
+"""`fedai site`: everything that a hospital's engineer does, from keys to the ledger."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai_site.cli_deid import app as deid_app
+
+if TYPE_CHECKING:
+    from fedai_site.adding import Added
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="At a hospital: data in, approvals, the agent, the ledger.",
+)
+ledger_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="What left this site, line by line."
+)
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(deid_app, name="deid")
+
+Home = Annotated[Path, typer.Argument(help="The site's home folder.", metavar="HOME")]
+StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")]
+
+
+@app.command()
+def init(
+    home: Annotated[Path, typer.Argument(help="A new folder.", metavar="HOME")],
+    name: Annotated[str, typer.Option(help="The site's name: a-z, 0-9 and hyphens.")] = "",
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's server.")] = "",
+    ca: Annotated[Path | None, typer.Option(help="The coordinator's ca.pem.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A site file with all of these (see configs/sites/).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a site's home with fresh keys. Nothing but keys/agent.pub is for others."""
+    from fedai_site.home import create_home, fingerprints
+
+    made = create_home(home, _settings(config, {"name": name, "server": server, "ca": ca}))
+    prints = fingerprints(made)
+    lines = [
+        f"home  {made.folder}",
+        f"key   {prints['key_fingerprint']}",
+        f"ca    {prints['ca_fingerprint'] or 'unreadable'}",
+        f"next: give {made.public_key} to the coordinator; compare both fingerprints by telephone",
+        f"then: fedai site add-data {home} FOLDER --labels LABELS.csv",
+    ]
+    facts = {"home": str(made.folder), "site": made.settings.name, "public_key": str(made.public_key)}
+    facts |= prints
+    emit(facts, as_json=as_json, lines=lines)
+
+
+def _settings(config: Path | None, options: dict[str, Any]) -> Any:
+    """From the site file, with options on top; all problems at once. Its `ca` is relative to it."""
+    import json
+
+    from fedai.errors import ConfigError
+    from fedai.yamlfile import load, parse
+    from fedai_site.home import SiteSettings
+
+    if config is not None:
+        settings = load(config, SiteSettings)
+        ca = options["ca"] or config.parent / settings.server.ca
+        address = options["server"] or settings.server.address
+        kept = settings.model_dump(mode="json", exclude_none=True)
+        kept |= {"name": options["name"] or settings.name, "server": {"address": address, "ca": str(ca)}}
+    else:
+        missing = [f"--{key}" for key, value in options.items() if not value]
+        if missing:
+            raise ConfigError(f"give {', '.join(missing)}, or --config FILE", hint="fedai site init --help")
+        kept = {"name": options["name"], "server": {"address": options["server"], "ca": str(options["ca"])}}
+    raw = json.dumps(kept, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return parse(raw, SiteSettings, str(config or "the options"))
+
+
+@app.command("add-data")
+def add_data(
+    home: Home,
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, however deep.", metavar="FOLDER")],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV: PatientID, AccessionNumber or SOPInstanceUID; label.")
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Remove text from pixels, and faces.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """De-identify a folder's images into the home and label them. The originals are only read; a rerun
+    continues.
+    """
+    from fedai_site.adding import add_data as add
+    from fedai_site.home import open_home
+
+    added = add(open_home(home).folder, folder, labels, pixels=pixels, progress=_progress())
+    emit(vars(added), as_json=as_json, lines=_added_lines(added))
+
+
+def _progress() -> Any:
+    """A bar on a terminal, a line every 500 files elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return lambda done, total: progress_line(f"{done} of {total} files") if done % 500 == 0 else None
+    from rich.progress import Progress
+
+    bar = Progress(transient=True)
+    task = bar.add_task("files", total=None)
+    bar.start()
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+
+    return show
+
+
+def _added_lines(added: Added) -> list[str]:
+    rows = [
+        ("found", added.found),
+        ("de-identified", added.written),
+        ("there already", added.already),
+        ("duplicates", added.duplicates),
+        *((f"quarantined: {reason}", count) for reason, count in added.quarantined.items()),
+        ("with a label", added.labelled),
+        ("without a label", added.unlabelled),
+    ]
+    lines = table(("files", "number"), rows)
+    if added.unknown_labels:
+        shown = ", ".join(map(str, added.unknown_labels[:20])) + (
+            " ..." if len(added.unknown_labels) > 20 else ""
+        )
+        lines.append(f"{len(added.unknown_labels)} label lines belong to no usable image: line {shown}")
+    return lines
+
+
+@app.command()
+def approve(home: Home, study: StudyFile,
+            by: Annotated[str | None, typer.Option(help="Who says yes; else this account's name.")] = None,
+            as_json: JsonOption = False) -> None:  # fmt: skip
+    """Say yes to exactly this study. Any change of it needs a new yes."""
+    from fedai.errors import ConfigError
+    from fedai.study import read_study
+    from fedai_site import policy
+    from fedai_site.home import open_home
+
+    if by is not None and not by.strip():
+        raise ConfigError("--by is empty", hint="give the name of who says yes")
+    site, read = open_home(home), read_study(study)
+    policy.check_named(read, site.settings.name)
+    approval = policy.approve(site.approvals, read, getpass.getuser() if by is None else by.strip())
+    lines = [f"approved {approval.study_name} version {approval.version} by {approval.approved_by}",
+             f"hash     {approval.study_sha256}"]  # fmt: skip
+    emit(vars(approval), as_json=as_json, lines=lines)
+
+
+@app.command()
+def revoke(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
+    """Take a yes back; a run in progress stops here before its next batch."""
+    from fedai.study import read_study
+    from fedai_site import policy
+    from fedai_site.home import open_home
+
+    read = read_study(study)
+    found = policy.revoke(open_home(home).approvals, read.sha256)
+    lines = [f"{read.name} {'is revoked' if found else 'was not approved'}"]
+    emit({"study_hash": read.sha256, "revoked": found}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def start(
+    home: Home,
+    give_up_s: Annotated[
+        float | None, typer.Option(help="End after so many seconds without the server.")
+    ] = None,
+) -> None:
+    """Run the agent in the foreground; Ctrl-C or SIGTERM ends it between two batches."""
+    from fedai_site.home import open_home
+
+    site = open_home(home)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    from fedai_site.agent import Agent, alone, log_to
+
+    with alone(site.folder):
+        log_to(site.log)
+        Agent(site, stop, tell=lambda text: print(text, flush=True)).work(give_up_s)
+
+
+@app.command()
+def status(
+    home: Home,
+    study: Annotated[Path | None, typer.Option(help="Also show this study's cohort.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the agent does, what lies in the catalogue, what is approved, what has left."""
+    from fedai_site.home import open_home
+    from fedai_site.overview import overview, overview_lines
+
+    facts = overview(open_home(home), study)
+    emit(facts, as_json=as_json, lines=overview_lines(facts))
+
+
+@app.command()
+def doctor(home: Home, as_json: JsonOption = False) -> None:
+    """Look for what would keep this site from taking part: keys, clock, certificate, server, disk, memory."""
+    from fedai.checks import tell
+    from fedai_site.doctor import examine
+    from fedai_site.home import open_home
+
+    tell(examine(open_home(home)), as_json=as_json)
+
+
+@app.command()
+def train(
+    study: StudyFile,
+    home: Annotated[list[Path], typer.Option(help="A site's home on this machine; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Train without a federation: a local-only model, or (several homes) the centralised reference."""
+    from fedai.study import read_study
+    from fedai_site.alone import train_alone
+    from fedai_site.home import open_home
+
+    made = train_alone([open_home(path) for path in home], read_study(study), out, may_go_on=lambda: True)
+    lines = [f"trained on {made['cases']} cases; {out / 'weights.safetensors'}"]
+    emit({**made, "checkpoint": str(out / "weights.safetensors")}, as_json=as_json, lines=lines)
+
+
+@ledger_app.command("show")
+def ledger_show(home: Home, last: Annotated[int, typer.Option(help="Only so many lines; 0 is all.")] = 20,
+                as_json: JsonOption = False) -> None:  # fmt: skip
+    """What left, oldest first."""
+    from fedai_site.home import open_home
+    from fedai_site.ledger import Ledger
+
+    lines = list(Ledger(open_home(home).ledger).lines())
+    shown = lines[-last:] if last else lines
+    keys = ("seq", "time", "kind", "run", "task", "round", "bytes", "code")
+    rows = [tuple(str(entry.get(key, ""))[:80] for key in keys) for entry in shown]
+    headings = ("line", "time", "kind", "run", "task", "round", "bytes", "code")
+    emit({"lines": shown}, as_json=as_json, lines=table(headings, rows) if rows else ["nothing has left"])
+
+
+@ledger_app.command("verify")
+def ledger_verify(home: Home, as_json: JsonOption = False) -> None:
+    """Check the chain; names the first broken line."""
+    from fedai_site.home import open_home
+    from fedai_site.ledger import Ledger
+
+    number = Ledger(open_home(home).ledger).verify()
+    emit({"lines": number, "intact": True}, as_json=as_json, lines=[f"{number} lines, unbroken"])

@@ -1,0 +1,291 @@
+"""`fedai site deid`: de-identification by itself, without a federation."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit, progress_line, table
+
+if TYPE_CHECKING:
+    from fedai_site.deidentify.output import Job
+    from fedai_site.deidentify.run import Ran
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="De-identify a folder of DICOM, with evidence; explain, verify and review it.",
+)
+vault_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Random tokens; the way back takes two persons.",
+)
+app.add_typer(vault_app, name="vault")
+
+Out = Annotated[Path, typer.Argument(help="The folder of clean files.", metavar="OUT")]
+Private = Annotated[
+    Path | None, typer.Option(help="Folder for what must not leave; default: OUT.private beside OUT.")
+]
+ProfileOption = Annotated[
+    str, typer.Option(help="basic, basic+OPTION..., or a profile file.", metavar="FILE|basic|basic+OPTION...")
+]
+VaultFolder = Annotated[Path, typer.Argument(help="The vault's folder.", metavar="VAULT")]
+Shares = Annotated[list[Path], typer.Option(help="A person's share; give two.")]
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Argument(help="A folder of DICOM files, however deep.", metavar="IN")],
+    out: Out,
+    profile: ProfileOption = "basic",
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Mirror the names of IN's files.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="The pseudonym key; made if it isn't there. Default: PRIVATE's own.")
+    ] = None,
+    vault: Annotated[Path | None, typer.Option(help="A vault for random tokens instead of a key.")] = None,
+    project: Annotated[str, typer.Option(help="Other pseudonyms for another project of the site.")] = "",
+    private: Private = None,
+    pixels: Annotated[bool, typer.Option(help="Search pixels for text and remove it.")] = True,
+    faces: Annotated[bool, typer.Option(help="Remove faces from head volumes.")] = True,
+    board_decision: Annotated[str, typer.Option(help="The review board's number if faces stay.")] = "",
+    processes: Annotated[int | None, typer.Option(min=1, help="Default: one per core.")] = None,
+    engine: Annotated[str, typer.Option(help="processes, ray or dask.")] = "processes",
+    as_json: JsonOption = False,
+) -> None:
+    """Clean every DICOM file under IN into OUT. The originals are only read; a rerun continues."""
+    from fedai_site.deidentify.objects import Settings
+    from fedai_site.deidentify.output import Job
+    from fedai_site.deidentify.profile import load_profile
+    from fedai_site.deidentify.run import prepare
+    from fedai_site.deidentify.run import run as run_job
+
+    settings = Settings(load_profile(profile), key, vault, project, pixels, faces, board_decision)
+    folder, key = prepare(source, out, private, settings)
+    job = Job(source, out, folder, _with_key(settings, key), keep_names)
+    ran = run_job(job, engine=engine, processes=processes, progress=_progress())
+    emit(_facts(ran, job), as_json=as_json, lines=_lines(ran, job))
+
+
+def _with_key(settings: Any, key: Path | None) -> Any:
+    from dataclasses import replace
+
+    return replace(settings, key=key)
+
+
+def _facts(ran: Ran, job: Job) -> dict[str, Any]:
+    settings = job.settings
+    return {
+        **vars(ran),
+        "evidence": str(ran.evidence),
+        "out": str(job.out),
+        "private": str(job.private),
+        "profile": settings.profile.name,
+        "options": sorted(settings.profile.options),
+        "dates": settings.profile.dates,
+        "pixels": settings.pixels,
+        "faces": settings.faces,
+    }
+
+
+def _lines(ran: Ran, job: Job) -> list[str]:
+    rows = [
+        ("found", ran.found),
+        ("written", ran.written),
+        ("there already", ran.already),
+        ("duplicates", ran.duplicates),
+        *((f"quarantined: {reason}", count) for reason, count in ran.quarantined.items()),
+    ]
+    lines = table(("files", "number"), rows)
+    if ran.reused_uids:
+        lines.append(
+            f"warning: {ran.reused_uids} clean files share a SOP Instance UID with another patient's"
+        )
+    lines.append(f"clean     {job.out}")
+    lines.append(f"evidence  {ran.evidence}")
+    lines.append(f"private   {job.private}  (key, pictures, source paths: keep it here)")
+    if ran.quarantined:
+        lines.append(f"next: fedai site deid review {job.out}")
+    return [*lines, f"then: fedai site deid verify {job.out}"]
+
+
+def _progress() -> Any:
+    """A bar on a terminal, a line every 500 files elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda done, total: progress_line(f"{done} of {total} files") if done % 500 == 0 else None
+    from rich.progress import Progress
+
+    bar = Progress(transient=True)
+    task = bar.add_task("files", total=None)
+    bar.start()
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done == total:
+            bar.stop()
+
+    return show
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A DICOM file.", metavar="FILE")],
+    profile: ProfileOption = "basic",
+    as_json: JsonOption = False,
+) -> None:
+    """What will happen to each attribute of a file, by which rule and why. Values are never shown."""
+    from dataclasses import asdict
+
+    from fedai.errors import ConfigError
+    from fedai_site.deidentify.explain import explain as explain_dataset
+    from fedai_site.deidentify.profile import load_profile
+    from fedai_site.deidentify.reading import parse
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(error.strerror or "can't be read", where=str(file)) from None
+    chosen = load_profile(profile)
+    told = [asdict(line) for line in explain_dataset(parse(data), chosen)]
+    rows = [tuple(str(value) for value in line.values()) for line in told]
+    headings = tuple(told[0]) if told else ("attributes",)
+    emit({"profile": chosen.name, "attributes": told}, as_json=as_json, lines=table(headings, rows))
+
+
+@app.command()
+def verify(
+    out: Out,
+    known: Annotated[
+        Path | None, typer.Option(help="CSV of names, numbers, dates that must not be found.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for the adequacy report.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read OUT's bytes again with an independent reader. Ends with 1 if anything identifying is found."""
+    from fedai_site.verification import summary, summary_lines, write_report
+    from fedai_site.verification import verify as verify_folder
+
+    findings = verify_folder(out, known, workers=os.cpu_count() or 1)
+    written = write_report(findings, report) if report else ()
+    facts = {**summary(findings), "report": [str(path) for path in written]}
+    emit(facts, as_json=as_json, lines=[*summary_lines(findings), *(f"report  {path}" for path in written)])
+    if not findings.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def review(
+    out: Out,
+    private: Private = None,
+    item: Annotated[str, typer.Option(help="The item's number, as the list shows it.")] = "",
+    decide: Annotated[str, typer.Option(help="release or refuse.")] = "",
+    by: Annotated[str, typer.Option(help="Who decides.")] = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """What is in quarantine, why, and what would free it; on a terminal, decide one by one."""
+    from fedai_site.deidentify.review import decide as decide_item
+    from fedai_site.deidentify.review import listed, walk
+
+    folder = private or out.with_name(f"{out.name}.private")
+    if item or decide:
+        made = decide_item(folder, item, decide, by=by or getpass.getuser(), reason=reason)
+        emit(made, as_json=as_json, lines=[f"{item}: {decide}; the next run acts on it"])
+        return
+    items = listed(folder)
+    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        walk(folder, items, by=by or getpass.getuser())
+        return
+    rows = [(entry["item"], entry["reason"], entry["words"], entry["decision"]) for entry in items]
+    lines = table(("item", "reason", "the object", "decision"), rows) if rows else ["quarantine is empty"]
+    emit({"items": items}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files.", metavar="IN")],
+    profile: ProfileOption = "basic",
+    files: Annotated[int, typer.Option(min=1, help="At most so many.")] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Files per second on your own files, in one process, beside a plain pydicom copy in the same run."""
+    from fedai_site.deidentify.measure import measure
+    from fedai_site.deidentify.profile import load_profile
+
+    measured = measure(folder, load_profile(profile), files)
+    rows = [(name, value) for name, value in measured.items()]
+    emit(measured, as_json=as_json, lines=table(("what", "number"), rows))
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="The key file.", metavar="KEY")],
+    rotate: Annotated[bool, typer.Option("--rotate", help="A new key; the old one is kept.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a pseudonym key, or take a new one: from then on every patient has another pseudonym."""
+    from fedai_site.deidentify.pseudonyms import Pseudonyms, create_secret, load_secret, rotate_secret
+
+    old = rotate_secret(file) if rotate else None
+    if old is None and not file.exists():
+        create_secret(file)
+    key_id = Pseudonyms(load_secret(file)).key_id
+    lines = [f"key  {file}  ({key_id})", *([f"old  {old}"] if old else [])]
+    emit({"key": str(file), "key_id": key_id, "old": str(old) if old else None}, as_json=as_json, lines=lines)
+
+
+@vault_app.command("create")
+def vault_create(vault: VaultFolder, share: Shares, as_json: JsonOption = False) -> None:
+    """Make a vault. The two share files open it together: give each to one person, and keep none here."""
+    from fedai_site.deidentify.vault import Vault, create_vault
+
+    create_vault(vault, _two(share))
+    shares = [str(path) for path in share]
+    lines = [f"vault  {vault}", *(f"share  {path}  (move it to its person)" for path in shares)]
+    emit({"vault": str(vault), "vault_id": Vault(vault).id, "shares": shares}, as_json=as_json, lines=lines)
+
+
+def _two(paths: list[Path]) -> tuple[Path, Path]:
+    from fedai.errors import ConfigError
+
+    if len(paths) != 2 or paths[0] == paths[1]:
+        raise ConfigError("two shares are needed", hint="--share A.share --share B.share")
+    return paths[0], paths[1]
+
+
+@vault_app.command("reidentify")
+def vault_reidentify(
+    vault: VaultFolder,
+    pseudonym: Annotated[str, typer.Argument(help="A patient's pseudonym.", metavar="PSEUDONYM")],
+    share: Shares,
+    by: Annotated[list[str], typer.Option(help="Who asks; give two names.")],
+    reason: Annotated[str, typer.Option(help="Why; it is logged.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Who a pseudonym is. Needs a reason, two persons and both shares; it is logged, refusals too."""
+    from fedai_site.deidentify.vault import reidentify
+
+    persons = (by[0], by[1]) if len(by) == 2 else ("", "")
+    parts = reidentify(vault, pseudonym, _two(share), reason=reason, persons=persons)
+    emit({"identifiers": parts}, as_json=as_json, lines=parts)
+
+
+@vault_app.command("destroy")
+def vault_destroy(
+    vault: VaultFolder,
+    yes: Annotated[bool, typer.Option("--yes", help="Really; there is no way back.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the vault's keys and tokens for good; its log stays."""
+    from fedai.errors import ConfigError
+    from fedai_site.deidentify.vault import destroy
+
+    if not yes:
+        raise ConfigError("nothing was destroyed", hint="add --yes; there is no way back")
+    destroy(vault)
+    emit({"destroyed": str(vault)}, as_json=as_json, lines=[f"destroyed {vault}; its log stays"])

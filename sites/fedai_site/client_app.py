@@ -1,0 +1,234 @@
+"""What a site does for a task: train on its cases, score a model on them, count them.
+
+Runs inside the agent's process on code that is installed here. `Bench` keeps network, cohort and images in
+memory between the rounds of a run. `app` is what the bundle names; it refuses to work outside the agent,
+because only the agent has the door out (egress and ledger).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedai import wire
+from fedai.errors import DataError, RefusedByPolicy, TrainingError
+from fedai.metrics import Mean, Score, ScoreHistogram
+from fedai.placements import PlacementSums
+from fedai.study import Study
+from fedai.wire import Arrays, Metrics, Reply, Task
+from fedai_site import cache, cohort
+from fedai_site.home import SiteHome
+from fedai_site.replies import folder_of
+
+LOOK = "see `fedai site status HOME --study STUDY.yaml`"
+
+app = ClientApp()
+
+
+@app.train()  # type: ignore[untyped-decorator]
+@app.evaluate()  # type: ignore[untyped-decorator]
+@app.query()  # type: ignore[untyped-decorator]
+def refuse(message: Message, context: Context) -> Message:
+    """Flower's own SuperNode would send whatever this returned, past the ledger: so it is given nothing."""
+    raise RefusedByPolicy("fedai runs at a site only inside its agent", hint="fedai site start")
+
+
+@dataclass
+class Bench:
+    """One study at this site, warm. `may_go_on` is asked before every batch."""
+
+    home: SiteHome
+    study: Study
+    may_go_on: Callable[[], bool]
+
+    def answer(self, task: Task, run_id: int) -> Reply:
+        """Do what the task asks, for Flower's run `run_id`.
+
+        Raises RefusedByPolicy where it doesn't fit the study or this site's histograms, TrainingError,
+        DataError.
+        """
+        self.check(task)
+        self._check_cohort(task)
+        arrays, metrics = self._work(task, folder_of(self.home.runs, task, run_id))
+        kind = wire.REPLY_OF[task.kind]
+        return Reply(
+            kind=kind,
+            task=task.kind,
+            study=task.study,
+            round=task.round,
+            model=task.model,
+            layout=self.layout.sha256 if kind == "update" else "",
+            arrays=arrays,
+            metrics=metrics,
+            words=_versions() if task.kind == "ready" else {},
+        )
+
+    def _work(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
+        if task.kind == "score":
+            return self._score(task, kept)
+        if task.kind == "place":
+            return self._place(task, kept)
+        return {"ready": self._ready, "train": self._train, "train_alone": self._train_alone}[task.kind](task)
+
+    def check(self, task: Task) -> None:
+        """Raise RefusedByPolicy unless the task fits the study; reads no case."""
+        wire.check_task(task, self.study, self.layout)
+
+    @cached_property
+    def network(self) -> Any:
+        import torch
+
+        from fedai.tasks.classification import build_network
+
+        if self.home.settings.threads:
+            torch.set_num_threads(self.home.settings.threads)
+        return build_network(self.study)
+
+    @cached_property
+    def layout(self) -> Any:
+        from fedai.weights import layout_of
+
+        return layout_of(self.network)
+
+    @cached_property
+    def cohort(self) -> cohort.Cohort:
+        return cohort.select(self.home.folder, self.study)
+
+    def images(self, split: str) -> npt.NDArray[np.uint8]:
+        """uint8 [N, 1, rows, columns] of a split, decoded once and then kept."""
+        kept: dict[str, npt.NDArray[np.uint8]] = self.__dict__.setdefault("_images", {})
+        if split not in kept:
+            kept[split] = cache.load(self.home.folder, self.cohort.splits[split], self.study.preprocessing)
+        return kept[split]
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        return np.array([case.label for case in self.cohort.splits[split]], dtype=np.int64)
+
+    def patients(self, split: str) -> list[str]:
+        return [case.patient for case in self.cohort.splits[split]]
+
+    def _check_cohort(self, task: Task) -> None:
+        """Raise where there are too few patients for what is asked. `ready` looks at the data anew."""
+        if task.kind == "ready":
+            for stale in ("cohort", "_images"):
+                self.__dict__.pop(stale, None)
+        if not self.cohort.flow["eligible"]:
+            raise DataError("no case of this site is eligible", hint=LOOK)
+        wanted = max(self.study.cohort.minimum_patients, wire.MINIMUM_CELL)
+        patients = len(set(self.patients("train")))
+        if patients < wanted:
+            raise TrainingError(f"{patients} training patients, the study wants {wanted}", hint=LOOK)
+        if task.kind in ("score", "place") and self._is_too_small("test"):
+            raise TrainingError(
+                f"fewer than {wire.MINIMUM_CELL} test patients: of so few nothing leaves", hint=LOOK
+            )
+
+    def _is_too_small(self, split: str) -> bool:
+        return len(set(self.patients(split))) < wire.MINIMUM_CELL
+
+    def _ready(self, task: Task) -> tuple[Arrays, Metrics]:
+        classes = len(self.study.task.classes)
+        told = [() if self._is_too_small(split) else self.cohort.splits[split] for split in wire.SPLITS]
+        patients = [len({case.patient for case in cases}) for cases in told]
+        labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
+        cases = [np.bincount(of, minlength=classes) for of in labels]
+        excluded = dict.fromkeys(wire.EXCLUSIONS, 0) | self.cohort.excluded
+        metrics = {name: int(self.cohort.flow[name]) for name in wire.FLOW}
+        metrics |= {f"excluded_{reason}": count for reason, count in excluded.items()}
+        return {
+            "split_patients": np.array(patients, dtype=np.int64),
+            "split_cases": np.stack(cases).astype(np.int64),
+        }, metrics
+
+    def _train(self, task: Task) -> tuple[Arrays, Metrics]:
+        from fedai.evaluation import cross_entropy
+        from fedai.weights import Weights, unpack
+
+        unpack(Weights.of(dict(task.arrays)), self.network, self.layout)
+        scores, labels = self._predict("validation"), self.labels("validation")
+        if self._is_too_small("validation"):
+            scores, labels = scores[:0], labels[:0]
+        loss = Mean.of(cross_entropy(scores, labels))
+        arrays, metrics = self._trained(task, self.study.training.local_epochs)
+        validation = {
+            "validation_loss": loss.value if loss.weight else 0.0,
+            "validation_cases": int(loss.weight),
+        }
+        return {**arrays, **ScoreHistogram.of(scores, labels).to_arrays()}, {**metrics, **validation}
+
+    def _predict(self, split: str) -> npt.NDArray[np.float64]:
+        from fedai.evaluation import predict
+
+        return predict(self.network, self.images(split), may_go_on=self.may_go_on)
+
+    def _train_alone(self, task: Task) -> tuple[Arrays, Metrics]:
+        return self._trained(task, self.study.training.local_epochs * self.study.training.rounds)
+
+    def _trained(self, task: Task, epochs: int) -> tuple[Arrays, Metrics]:
+        from fedai.training import seed_of, train
+        from fedai.weights import Weights, difference, pack, unpack
+
+        start = Weights.of(dict(task.arrays))
+        unpack(start, self.network, self.layout)
+        trained = train(
+            self.network,
+            self.images("train"),
+            self.labels("train"),
+            self.study.training,
+            classes=len(self.study.task.classes),
+            epochs=epochs,
+            before=max(0, task.round - 1) * self.study.training.local_epochs,
+            seed=seed_of(self.study.training.seed, self.home.settings.name, task.kind, task.round),
+            may_go_on=self.may_go_on,
+        )
+        update = difference(pack(self.network, self.layout), start)
+        return update.arrays(), {"cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}
+
+    def _score(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
+        from fedai.weights import Weights, unpack
+
+        unpack(Weights.of(dict(task.arrays)), self.network, self.layout)
+        scores = self._predict("test")
+        kept.mkdir(parents=True, exist_ok=True)
+        np.save(_scores_in(kept, task.model), scores)
+        patients = self.patients("test")
+        score = Score.of(scores, self.labels("test"), patients, self.study.judgement.threshold)
+        return score.to_arrays(), {"cases": len(scores), "patients": len(set(patients))}
+
+    def _place(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
+        labels, patients = self.labels("test"), self.patients("test")
+        scores = [_kept_scores(kept, model) for model in task.models]
+        pooled = [ScoreHistogram.from_arrays({"histogram": counts}) for counts in task.arrays["histograms"]]
+        own = [ScoreHistogram.of(values, labels) for values in scores]
+        wire.check_pool(np.stack([h.counts for h in pooled]), np.stack([h.counts for h in own]))
+        arrays: Arrays = {}
+        for of, histograms in (("pooled", pooled), ("own", own)):
+            sums = PlacementSums.of(scores, histograms, labels, patients)
+            arrays = {**arrays, **{f"{of}_{name}": array for name, array in sums.to_arrays().items()}}
+        return arrays, {"cases": len(labels)}
+
+
+def _scores_in(kept: Path, model: str) -> Path:
+    return kept / f"scores-{model.replace(':', '_')}.npy"
+
+
+def _kept_scores(kept: Path, model: str) -> npt.NDArray[np.float64]:
+    path = _scores_in(kept, model)
+    if not path.exists():
+        raise TrainingError(f"this site never scored the model {model} in this run", hint="score it first")
+    scores: npt.NDArray[np.float64] = np.load(path, allow_pickle=False)
+    return scores
+
+
+def _versions() -> dict[str, str]:
+    names = dict(zip(wire.VERSIONS, ("fedai-radiology", "flwr", "torch", "monai", "pydicom"), strict=True))
+    return {name: importlib.metadata.version(package) for name, package in names.items()}

@@ -1,0 +1,167 @@
+"""Which cases of the site a study uses, and in which split. Reads the catalogue only; opens no image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedai.errors import DataError
+from fedai_site.catalogue import DUPLICATE, WRITTEN, Catalogue, LabelledObject
+from fedai_site.quarantine import Reason
+
+if TYPE_CHECKING:
+    from fedai.study import Study
+
+SPLITS = ("train", "validation", "test")
+NO_LABEL, AMBIGUOUS, OTHER_LABEL, OTHER_MODALITY = (
+    "unlabelled",
+    "ambiguous_key",
+    "label_not_in_study",
+    "modality",
+)
+PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled image: its id and its patient's pseudonym, the class index, the clean file and that file's
+    SHA-256.
+    """
+
+    id: str
+    patient: str
+    label: int
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a study uses of a site, and what it doesn't, counted in images.
+
+    flow: found >= deidentified >= labelled >= eligible >= used. excluded: quarantined, unreadable_pixels,
+    duplicate (found but not deidentified), unlabelled, ambiguous_key, label_not_in_study, modality (labelled
+    but not eligible, with ambiguous_key). quarantined: the first two by reason code. splits: the used cases;
+    a patient is in one split.
+    """
+
+    flow: dict[str, int]
+    excluded: dict[str, int]
+    quarantined: dict[str, int]
+    splits: dict[str, tuple[Case, ...]]
+
+
+def select(home: Path, study: Study) -> Cohort:
+    """The study's cohort at this site; opens the catalogue, no image.
+
+    Raises DataError for an object without evidence. A patient keeps its split when data are added:
+    assignments are stored by the study's name, seed and fractions.
+    """
+    with Catalogue(home / "catalogue.sqlite") as catalogue:
+        states, entries = catalogue.states(), catalogue.labelled()
+        _check_evidence(entries)
+        reasons = [_reason(entry, study) for entry in entries]
+        cases = [
+            _case(home, entry, study) for entry, reason in zip(entries, reasons, strict=True) if not reason
+        ]
+        splits = _splits(catalogue, cases, study)
+    quarantined = {state: n for state, n in sorted(states.items()) if state not in (WRITTEN, DUPLICATE)}
+    excluded = Counter(reason for reason in reasons if reason)
+    for state, n in states.items():
+        excluded[_group(state)] += n
+    del excluded[WRITTEN]
+    flow = _flow(states.total(), len(entries), excluded[NO_LABEL], len(cases))
+    return Cohort(flow, dict(sorted((+excluded).items())), quarantined, splits)
+
+
+def _check_evidence(entries: Sequence[LabelledObject]) -> None:
+    """No object is trained on without a record of its cleaning; the bytes are checked when they are read."""
+    without = sum(not entry.has_evidence for entry in entries)
+    if without:
+        raise DataError(
+            f"{without} clean files have no evidence that fits them",
+            hint="run `fedai site add-data` again on their source",
+        )
+
+
+def _group(state: str) -> str:
+    if state == WRITTEN:
+        return WRITTEN
+    if state == DUPLICATE:
+        return "duplicate"
+    return "unreadable_pixels" if state in PIXEL_REASONS else "quarantined"
+
+
+def _flow(found: int, objects: int, unlabelled: int, used: int) -> dict[str, int]:
+    labelled = objects - unlabelled
+    return {"found": found, "deidentified": objects, "labelled": labelled, "eligible": used, "used": used}
+
+
+def _reason(entry: LabelledObject, study: Study) -> str | None:
+    if entry.label is None:
+        return NO_LABEL
+    if entry.ambiguous:
+        return AMBIGUOUS
+    if entry.label not in study.task.classes:
+        return OTHER_LABEL
+    wanted = study.cohort.modality
+    return OTHER_MODALITY if wanted and entry.modality not in wanted else None
+
+
+def _case(home: Path, entry: LabelledObject, study: Study) -> Case:
+    label = study.task.classes.index(entry.label or "")
+    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256)
+
+
+def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[str, tuple[Case, ...]]:
+    split = study.split
+    fractions = {
+        "train": 1 - split.validation - split.test,
+        "validation": split.validation,
+        "test": split.test,
+    }
+    plan = f"{study.name}/{split.seed}/{split.validation:g}/{split.test:g}"
+    before = catalogue.splits(plan)
+    catalogue.assign(plan, assign(strata(cases), before, fractions, split.seed))
+    assigned = catalogue.splits(plan)
+    return {name: tuple(case for case in cases if assigned[case.patient] == name) for name in SPLITS}
+
+
+def strata(cases: Sequence[Case]) -> dict[str, int]:
+    """Patient -> the class, among those of its cases, that fewest patients of the cohort have."""
+    classes: defaultdict[str, set[int]] = defaultdict(set)
+    for case in cases:
+        classes[case.patient].add(case.label)
+    patients = Counter(label for labels in classes.values() for label in labels)
+    return {
+        patient: min(labels, key=lambda label: (patients[label], -label))
+        for patient, labels in classes.items()
+    }
+
+
+def assign(
+    stratum: Mapping[str, int], before: Mapping[str, str], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """New patients' splits.
+
+    Within each stratum, in the order of a seeded hash, a patient goes where most are missing.
+    """
+    counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for patient, split in before.items():
+        if patient in stratum:
+            counts[stratum[patient]][split] += 1
+    added: dict[str, str] = {}
+    for patient in sorted(stratum.keys() - before.keys(), key=lambda name: _order(name, seed)):
+        here = counts[stratum[patient]]
+        total = here.total() + 1
+        added[patient] = max(SPLITS, key=lambda name: fractions[name] * total - here[name])
+        here[added[patient]] += 1
+    return added
+
+
+def _order(patient: str, seed: int) -> bytes:
+    return sha256(f"{seed}/{patient}".encode()).digest()

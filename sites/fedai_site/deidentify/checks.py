@@ -1,0 +1,193 @@
+"""What a value must be like to be kept: that it is what its representation says, and nobody's name or number.
+
+Each check takes a Value and says whether it may stay. The default is no.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+
+from fedai_site.deidentify import bulk
+from fedai_site.deidentify.dates import Dates
+from fedai_site.deidentify.known import PACKING, Known, text_of
+from fedai_site.deidentify.terms import is_technical, is_term
+
+NUMBER_TEXT = re.compile(
+    rb"(?: *+(?:[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]{1,4})?)?+ *+(?:\\|\0*+\Z))++"
+)
+WHOLE = re.compile(rb"(?<![0-9.])[0-9]{8,}(?![0-9])")
+LONG_DIGITS = re.compile(rb"[0-9]{5,}")
+DAY = re.compile(rb"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
+LETTERS = re.compile(rb"[A-Za-z^=, .'-]{8,}[\0 ]*\Z")
+PLAIN = re.compile(rb"[\x20-\x7e\t\r\n\f]*\0?")
+ZONE = re.compile(rb" *[-+][0-9]{4} *\0?")
+PHONE = re.compile(r"[0-9][0-9 ()+/-]{6,}[0-9]")
+NO_DATES, KEPT_DATES = Dates("remove"), Dates("keep")
+COUNTS = frozenset({
+    0x00180070,  # Counts Accumulated
+    0x00181074,  # Radionuclide Total Dose (Bq)
+    0x00181152,  # Exposure
+    0x00181153,  # Exposure in uAs
+    0x00541310,  # Primary (Prompts) Counts Accumulated
+    0x00541311,  # Secondary Counts Accumulated
+})  # fmt: skip
+"""Numbers that are often so large that they look like those of a patient."""
+LONGEST_COUNT = 10
+MAXIMUM_COMPARED = 64  # values of a binary number that are compared one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value where it stands: as bytes (`little`: their order), its representation, its character sets."""
+
+    raw: bytes
+    vr: str
+    tag: int
+    little: bool
+    element: DataElement | RawDataElement
+    encodings: Sequence[str]
+    known: Known
+    item: Dataset
+
+    def text(self) -> str:
+        r"""Decoded, several values with '\' between them, without padding at the end."""
+        return text_of(self.element, self.encodings)
+
+
+def is_number(value: Value) -> bool:
+    """IS and DS: numbers, as many as the attribute has, none like a date, a telephone or the patient's."""
+    raw = value.raw
+    if NUMBER_TEXT.fullmatch(raw) is None or not _fits(value.tag, raw.count(b"\\") + 1):
+        return False
+    if any(_is_suspicious(match, value.tag) for match in WHOLE.findall(raw)):
+        return False
+    if not value.known.numbers:
+        return True
+    return not any(value.known.is_number(digits.decode()) for digits in LONG_DIGITS.findall(raw))
+
+
+def _is_suspicious(digits: bytes, tag: int) -> bool:
+    if tag in COUNTS:
+        return len(digits) > LONGEST_COUNT
+    return len(digits) > LONGEST_COUNT or digits.startswith(b"0") or DAY.fullmatch(digits) is not None
+
+
+def is_term_code(value: Value) -> bool:
+    """CS: words of the Standard's own vocabulary, and not a name or number of the patient."""
+    if PLAIN.fullmatch(value.raw) is None:
+        return False
+    text = value.raw.decode("ascii").rstrip(" \0")
+    return is_term(text) and not value.known.is_in(text)
+
+
+def is_term_only(value: Value) -> bool:
+    """CS whose values the Standard enumerates: the vocabulary alone counts."""
+    return PLAIN.fullmatch(value.raw) is not None and is_term(value.raw.decode("ascii").rstrip(" \0"))
+
+
+def is_device_text(value: Value) -> bool:
+    """LO and SH about the device and how images are made: its own kind of words, no date, no telephone."""
+    if PLAIN.fullmatch(value.raw) is None:
+        return False
+    text = value.raw.decode("ascii").rstrip(" \0")
+    return _is_device_text(text) and not value.known.is_in(text)
+
+
+@lru_cache(maxsize=4096)
+def _is_device_text(text: str) -> bool:
+    if PHONE.search(text) is not None or NO_DATES.in_text(text) != text:
+        return False
+    return all(is_technical(part) for part in text.split("\\"))
+
+
+def is_binary_number(value: Value) -> bool:
+    """US, FL and the like: as many as the attribute has, no letters, no known number."""
+    raw, code = value.raw, PACKING[value.vr]
+    size = struct.calcsize("<" + code)
+    if len(raw) % size or not _fits(value.tag, len(raw) // size):
+        return False
+    if len(raw) >= 8 and LETTERS.match(raw):
+        return False
+    if not value.known.numbers or size < 4 or len(raw) > MAXIMUM_COMPARED * size:
+        return True
+    numbers = struct.unpack("<>"[not value.little] + code * (len(raw) // size), raw)
+    return not any(number == number // 1 and value.known.is_number(f"{number:.0f}") for number in numbers)
+
+
+def is_pointer(value: Value) -> bool:
+    """AT: tags of attributes that the Standard has."""
+    raw = value.raw
+    if len(raw) % 4:
+        return False
+    halves = struct.unpack("<>"[not value.little] + "H" * (len(raw) // 2), raw)
+    return all(
+        group << 16 | element in DicomDictionary for group, element in zip(*[iter(halves)] * 2, strict=True)
+    )
+
+
+def is_samples(value: Value) -> bool:
+    """Bulk numbers: as many as their item says, no words in them, no long name or number of the patient."""
+    return bulk.fits(value.item, value.tag, value.raw, value.little) and not (
+        bulk.holds_words(value.raw) or value.known.is_in_bytes(value.raw)
+    )
+
+
+def is_unmentioned(value: Value) -> bool:
+    """Any text, if no name or number of the patient stands in it and it can be decoded."""
+    if PLAIN.fullmatch(value.raw) is not None:
+        return not value.known.is_in(value.raw.decode("ascii"))
+    text = value.text()
+    return "\ufffd" not in text and not value.known.is_in(text)
+
+
+def is_zone(value: Value) -> bool:
+    """An offset from UTC, &ZZXX."""
+    return ZONE.fullmatch(value.raw) is not None
+
+
+def is_date(value: Value) -> bool:
+    """DA, DT, TM: dates and times of the calendar."""
+    text = value.raw.decode("latin-1")
+    return value.vr in ("DA", "DT", "TM") and KEPT_DATES.value(value.vr, text) is not None
+
+
+def is_plain_flag(value: Value) -> bool:
+    """YES, and never NO: what an image is said to be free of, only this tool's own pass may say."""
+    return value.raw.strip(b" \0") == b"YES"
+
+
+def _fits(tag: int, count: int) -> bool:
+    return count <= _maximum_values(tag)
+
+
+@cache
+def _maximum_values(tag: int) -> float:
+    """The most values that an attribute may have (PS3.6), by its VM: '1', '2-3', '1-n'."""
+    entry = DicomDictionary.get(tag)
+    last = entry[1].split(" ")[0].split("-")[-1] if entry else "n"
+    return int(last) if last.isdecimal() else float("inf")
+
+
+Check = Callable[[Value], bool]
+CHECKS: dict[str, Check] = {
+    "a number": is_number,
+    "a term": is_term_code,
+    "an enumerated term": is_term_only,
+    "words about a device": is_device_text,
+    "binary numbers": is_binary_number,
+    "a tag of the Standard": is_pointer,
+    "bulk numbers": is_samples,
+    "no name or number of the patient": is_unmentioned,
+    "an offset from UTC": is_zone,
+    "a date or time": is_date,
+    "YES": is_plain_flag,
+}
+"""Name, as explained to people -> the check."""

@@ -1,0 +1,229 @@
+"""`fedai site deid run`: a folder of DICOM in, a folder of clean DICOM and its evidence out.
+
+Three folders: IN is only read. OUT holds clean files and `evidence.jsonl`, nothing else. PRIVATE (mode 0700)
+holds what must stay at the hospital: the key, if none is given, which source became what, pictures for the
+review. A rerun continues; what was written under the same settings and is still there as written isn't done
+again. The result doesn't depend on the order or the number of processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import permutations
+from pathlib import Path
+
+from fedai.errors import ConfigError
+from fedai_site.deidentify import engines, volumes
+from fedai_site.deidentify.objects import Settings, deidentifier
+from fedai_site.deidentify.output import (
+    EVIDENCE,
+    PARTS,
+    Job,
+    Outcome,
+    as_data_error,
+    clean_file,
+    is_intact,
+    settle,
+    withdraw,
+)
+from fedai_site.deidentify.pseudonyms import create_secret
+from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, Source, State
+from fedai_site.quarantine import Reason
+
+Progress = Callable[[int, int], None]
+FILES_FOR_A_PROCESS = 50  # fewer than that aren't worth another process, which imports for seconds
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a folder: found = written + already + duplicates + the sum of quarantined.
+
+    `reused_uids`: clean files whose SOP Instance UID another patient's file has as well.
+    """
+
+    found: int
+    written: int
+    already: int
+    duplicates: int
+    quarantined: dict[str, int]
+    reused_uids: int
+    key_id: str
+    evidence: Path
+
+
+def prepare(source: Path, out: Path, private: Path | None, settings: Settings) -> tuple[Path, Path | None]:
+    """(private folder, key file), both made if they have to be. Raises ConfigError before anything is made.
+
+    Without a key and a vault the private folder's own key is used, and made at the first run.
+    """
+    private = private or out.with_name(f"{out.name}.private")
+    key = settings.key or (private / "pseudonym.key" if settings.vault is None else None)
+    _check_folders(source, out, private)
+    replace(settings, key=key).check()
+    if not settings.faces and not settings.board_decision.strip():
+        hint = "--board-decision NUMBER"
+        raise ConfigError("faces stay only with the review board's decision number", hint=hint)
+    private.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if key is not None and not key.exists():
+        key.parent.mkdir(parents=True, exist_ok=True)
+        create_secret(key)
+    return private, key
+
+
+def _is_inside(inner: Path, outer: Path) -> bool:
+    return inner.resolve().is_relative_to(outer.resolve())
+
+
+def run(
+    job: Job, *, engine: str = "processes", processes: int | None = None, progress: Progress | None = None
+) -> Ran:
+    """Clean every file under the source folder; a single file's fault only quarantines that file.
+
+    Raises ConfigError for wrong settings, DataError when the disk is full.
+    """
+    deidentifier(job.settings)
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        with State(job.private) as state, _alone(job):
+            return _run(replace(job, decisions=state.decisions()), state, engine, processes, progress)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise as_data_error(error) from error
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """One run at a time on a private folder; nothing half-written stays in the output."""
+    with (job.private / "run.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("another run is at work there", where=str(job.private)) from None
+        shutil.rmtree(job.out / PARTS, ignore_errors=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(job.out / PARTS, ignore_errors=True)
+
+
+def _run(job: Job, state: State, engine: str, processes: int | None, progress: Progress | None) -> Ran:
+    fingerprint = job.fingerprint
+    paths = _find(job)
+    before = {path for path in paths if _is_done(state, job, path, fingerprint)}
+    waiting = [path for path in paths if path not in before]
+    count = processes or min(os.cpu_count() or 1, max(1, len(waiting) // FILES_FOR_A_PROCESS))
+    work = partial(clean_file, job, fingerprint)
+    done = len(before)
+    for path, outcome in engines.each(work, waiting, engine=engine, processes=count):
+        _note(state, job, path, outcome, fingerprint)
+        done += 1
+        if progress:
+            progress(done, len(paths))
+    volumes.release(job, state, fingerprint)
+    if job.unique:
+        _withdraw_reused(state, job)
+    _write_evidence(state, job)
+    return _ran(state, job, paths, before)
+
+
+def _check_folders(source: Path, out: Path, private: Path) -> None:
+    if not source.exists():
+        raise ConfigError("there is no such file or folder", where=str(source))
+    for inner, outer in permutations((source, out, private), 2):
+        if _is_inside(inner, outer):
+            raise ConfigError(f"{inner} is inside {outer}", hint="choose folders apart from each other")
+
+
+def _find(job: Job) -> list[Path]:
+    """All regular files, sorted; links are not followed, own folders are left out."""
+    if job.source.is_file():
+        return [job.source]
+    skip = [folder.resolve() for folder in (job.private, job.out, *job.skip)]
+    found = (path for path in job.source.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(path for path in found if not any(path.resolve().is_relative_to(own) for own in skip))
+
+
+def _is_done(state: State, job: Job, path: Path, fingerprint: str) -> bool:
+    """Whether a file is unchanged and its clean file still lies there as it was written."""
+    source, stat = state.source(path), path.stat()
+    if source is None or (source.bytes, source.mtime_ns, source.settings) != (
+        stat.st_size,
+        stat.st_mtime_ns,
+        fingerprint,
+    ):
+        return False
+    written = state.written(source.object)
+    return source.state in (WRITTEN, DUPLICATE) and written is not None and is_intact(job, written)
+
+
+def _note(state: State, job: Job, path: Path, outcome: Outcome | engines.Lost, fingerprint: str) -> None:
+    if isinstance(outcome, engines.Lost):
+        stat = path.stat()
+        detail = "its processing ended the process"
+        fate = Source(path, stat.st_size, stat.st_mtime_ns, fingerprint, str(Reason.UNREADABLE), detail)
+        outcome = Outcome(fate)
+    _drop_before(state, job, outcome)
+    settle(job, state, outcome)
+
+
+def _drop_before(state: State, job: Job, outcome: Outcome) -> None:
+    """What an earlier run wrote for this file under other settings goes, if nothing else stands for it."""
+    source = outcome.source
+    before = state.source(source.path)
+    if before is None or not before.object or before.object == source.object:
+        return
+    if before.state == WRITTEN and _is_another(state, before, outcome):
+        return  # the folder is filled anew, as a drive or a drop folder is: what came before stays
+    if before.state == HELD:
+        (job.private / before.object).unlink(missing_ok=True)
+    elif all(other.path == source.path for other in state.sources_of(before.object)):
+        withdraw(job, state, before.object)
+
+
+def _is_another(state: State, before: Source, outcome: Outcome) -> bool:
+    """Whether another object lies now where one was: other bytes, another SOP Instance UID."""
+    there, new = state.written(before.object), outcome.written
+    now = outcome.source.input_sha256
+    is_same = there is not None and new is not None and there.instance == new.instance
+    return bool(now) and before.input_sha256 != now and not is_same
+
+
+def _withdraw_reused(state: State, job: Job) -> None:
+    """A SOP Instance UID that several patients claim: none of its objects stays."""
+    for name in state.instances_of_several_patients():
+        for source in state.sources_of(name):
+            state.note(replace(source, state=str(Reason.UID_REUSED), object=""))
+        withdraw(job, state, name)
+
+
+def _write_evidence(state: State, job: Job) -> None:
+    part = job.out / PARTS / EVIDENCE
+    part.parent.mkdir(exist_ok=True)
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in state.evidence())
+    part.replace(job.out / EVIDENCE)
+
+
+def _ran(state: State, job: Job, paths: list[Path], before: set[Path]) -> Ran:
+    ends: Counter[str] = Counter()
+    for path in paths:
+        end = source.state if (source := state.source(path)) else ""
+        ends[ALREADY if end == WRITTEN and path in before else end] += 1
+    quarantined = {name: n for name, n in sorted(ends.items()) if name not in (WRITTEN, ALREADY, DUPLICATE)}
+    return Ran(
+        found=len(paths),
+        written=ends[WRITTEN],
+        already=ends[ALREADY],
+        duplicates=ends[DUPLICATE],
+        quarantined=quarantined,
+        reused_uids=len(state.instances_of_several_patients()),
+        key_id=deidentifier(job.settings).pseudonyms.key_id,
+        evidence=job.out / EVIDENCE,
+    )

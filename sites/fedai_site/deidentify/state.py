@@ -1,0 +1,167 @@
+"""What a run over a folder remembers, in its private folder: which file ended how, the evidence, decisions.
+
+It stays with the hospital: paths of source files may name patients. The output folder holds nothing of it but
+`evidence.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sources (
+    path BLOB PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    settings TEXT NOT NULL,            -- hash of profile, key and switches
+    state TEXT NOT NULL,               -- WRITTEN, DUPLICATE, HELD, or the reason of the quarantine
+    detail TEXT NOT NULL, input_sha256 TEXT NOT NULL,
+    object TEXT NOT NULL,              -- path of the clean file below the output folder, '' if there is none
+    picture TEXT NOT NULL              -- path of the reviewer's picture below the private folder
+);
+CREATE INDEX IF NOT EXISTS sources_by_object ON sources (object);
+CREATE TABLE IF NOT EXISTS objects (
+    path TEXT PRIMARY KEY, instance TEXT NOT NULL, patient TEXT NOT NULL,
+    study TEXT NOT NULL, series TEXT NOT NULL,
+    bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, evidence TEXT NOT NULL,
+    facts TEXT NOT NULL                -- what whoever asked for the run wanted to remember, JSON
+);
+CREATE INDEX IF NOT EXISTS objects_by_instance ON objects (instance);
+CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TEXT NOT NULL);
+"""
+WRITTEN, DUPLICATE, HELD, ALREADY = "WRITTEN", "DUPLICATE", "HELD", "ALREADY"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What became of one source file."""
+
+    path: Path
+    bytes: int
+    mtime_ns: int
+    settings: str
+    state: str
+    detail: str = ""
+    input_sha256: str = ""
+    object: str = ""
+    picture: str = ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A clean file: its path below the output folder, its pseudonymous names and its evidence as JSON."""
+
+    path: str
+    instance: str
+    patient: str
+    study: str
+    series: str
+    bytes: int
+    mtime_ns: int
+    evidence: str
+    facts: str = "{}"
+
+
+class State:
+    """One SQLite file; a context manager. One process writes; a kill loses the last file at most."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        self._database = sqlite3.connect(folder / "state.sqlite", timeout=60)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(SCHEMA)
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def source(self, path: Path) -> Source | None:
+        """What is known of a source file."""
+        row = self._database.execute("SELECT * FROM sources WHERE path = ?", (os.fsencode(path),)).fetchone()
+        return None if row is None else Source(path, *row[1:])
+
+    def written(self, path: str) -> Written | None:
+        """What is known of a clean file, by its path below the output folder."""
+        row = self._database.execute("SELECT * FROM objects WHERE path = ?", (path,)).fetchone()
+        return None if row is None else Written(*row)
+
+    def note(self, source: Source, written: Written | None = None) -> None:
+        """Remember a source file's end and the clean file that came of it."""
+        values = (os.fsencode(source.path), *list(vars(source).values())[1:])
+        with self._database as database:
+            database.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            if written:
+                row = tuple(vars(written).values())
+                database.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def forget_object(self, path: str) -> None:
+        """A clean file that is no longer there."""
+        with self._database as database:
+            database.execute("DELETE FROM objects WHERE path = ?", (path,))
+
+    def sources_of(self, path: str) -> list[Source]:
+        """The source files that a clean file came from."""
+        rows = self._database.execute("SELECT * FROM sources WHERE object = ? ORDER BY path", (path,))
+        return [Source(Path(os.fsdecode(row[0])), *row[1:]) for row in rows]
+
+    def in_state(self, *states: str) -> list[Source]:
+        """Source files in one of these states, by path."""
+        marks = ", ".join("?" * len(states))
+        query = f"SELECT * FROM sources WHERE state IN ({marks}) ORDER BY path"  # noqa: S608
+        rows = self._database.execute(query, states)
+        return [Source(Path(os.fsdecode(row[0])), *row[1:]) for row in rows]
+
+    def quarantined(self) -> list[Source]:
+        """Source files that gave no clean file, by path."""
+        query = "SELECT * FROM sources WHERE state NOT IN (?, ?, ?) ORDER BY path"
+        rows = self._database.execute(query, (WRITTEN, DUPLICATE, HELD))
+        return [Source(Path(os.fsdecode(row[0])), *row[1:]) for row in rows]
+
+    def counts(self) -> Counter[str]:
+        """How many source files are in each state."""
+        return Counter(dict(self._database.execute("SELECT state, count(*) FROM sources GROUP BY state")))
+
+    def instances_of_several_patients(self) -> list[str]:
+        """Paths of clean files whose SOP Instance UID more than one patient claims."""
+        several = "SELECT instance FROM objects GROUP BY instance HAVING count(DISTINCT patient) > 1"
+        query = f"SELECT path FROM objects WHERE instance IN ({several}) ORDER BY path"  # noqa: S608
+        return [row[0] for row in self._database.execute(query)]
+
+    def in_series(self, series: str) -> list[Written]:
+        """The clean files of a series, by path."""
+        rows = self._database.execute("SELECT * FROM objects WHERE series = ? ORDER BY path", (series,))
+        return [Written(*row) for row in rows]
+
+    def objects(self) -> Iterator[Written]:
+        """All clean files, by path."""
+        return (Written(*row) for row in self._database.execute("SELECT * FROM objects ORDER BY path"))
+
+    def sources(self) -> Iterator[Source]:
+        """All source files, by path."""
+        for row in self._database.execute("SELECT * FROM sources ORDER BY path"):
+            yield Source(Path(os.fsdecode(row[0])), *row[1:])
+
+    def evidence(self) -> Iterator[str]:
+        """The evidence of all clean files, one JSON text each, by path."""
+        for row in self._database.execute("SELECT evidence FROM objects ORDER BY path"):
+            yield row[0]
+
+    def decide(self, input_sha256: str, decision: Mapping[str, Any]) -> None:
+        """Remember a person's decision about one file, known by its bytes' hash."""
+        with self._database as database:
+            row = (input_sha256, json.dumps(dict(decision), sort_keys=True))
+            database.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?)", row)
+
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        """All decisions, by the hash of the file that they are about."""
+        rows = self._database.execute("SELECT input_sha256, decision FROM decisions")
+        return {key: json.loads(text) for key, text in rows}

@@ -1,0 +1,103 @@
+"""What would keep a site from taking part: a list of checks, each with a next step. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedai.checks import Check, check_disk, check_flower
+from fedai.errors import DataError, FederationError
+from fedai_site.home import SiteHome, fingerprints
+from fedai_site.ledger import Ledger
+
+CLOCK_MAY_DIFFER_S = 4.0  # Flower refuses a signature from more than 5 s ahead
+MEMORY_WANTED_GB = 4.0
+
+
+def examine(home: SiteHome) -> tuple[Check, ...]:
+    """All checks, in order."""
+    return tuple(_checks(home))
+
+
+def _checks(home: SiteHome) -> Iterator[Check]:
+    yield _secrets(home)
+    yield _public_key(home)
+    yield _authority(home)
+    yield from _server(home)
+    yield check_flower()
+    yield _ledger(home)
+    yield check_disk(home.folder, "clean images, caches and the ledger need room")
+    yield _memory()
+    yield _proxy()
+
+
+def _secrets(home: SiteHome) -> Check:
+    files = (home.private_key, home.pseudonym_key)
+    bad = [path.name for path in files if not path.is_file() or _mode(path) & 0o077]
+    hint = "chmod 600 the files in keys/; restore what is missing from the backup" if bad else ""
+    return Check("secrets", not bad, ", ".join(bad) or "readable by the owner only", hint)
+
+
+def _public_key(home: SiteHome) -> Check:
+    fingerprint = fingerprints(home)["key_fingerprint"]
+    hint = "" if fingerprint else "restore keys/agent.pub from the backup"
+    return Check(
+        "agent.pub", bool(fingerprint), f"sha256 {fingerprint}" if fingerprint else "unreadable", hint
+    )
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _authority(home: SiteHome) -> Check:
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(home.settings.server.ca.read_bytes())
+    except (OSError, ValueError):
+        return Check("ca.pem", False, "unreadable", "ask the coordinator for ca.pem again")
+    valid = certificate.not_valid_after_utc > datetime.now(UTC)
+    fingerprint = fingerprints(home)["ca_fingerprint"]
+    return Check(
+        "ca.pem", valid, f"sha256 {fingerprint}", "" if valid else "it has expired; ask for a new one"
+    )
+
+
+def _server(home: SiteHome) -> Iterator[Check]:
+    from fedai_site.fleet import probe
+
+    try:
+        theirs = probe(home.settings.server.address, home.settings.server.ca)
+    except FederationError as error:
+        yield Check("server", False, error.message, error.hint)
+        return
+    yield Check("server", True, f"{home.settings.server.address} answers over TLS")
+    off = (datetime.now(UTC) - theirs).total_seconds()
+    fine = abs(off) < CLOCK_MAY_DIFFER_S
+    yield Check(
+        "clock", fine, f"{off:+.0f} s from the server's", "" if fine else "set this machine's clock (NTP)"
+    )
+
+
+def _ledger(home: SiteHome) -> Check:
+    try:
+        return Check("ledger", True, f"{Ledger(home.ledger).verify()} lines, unbroken")
+    except DataError as error:
+        return Check("ledger", False, error.message, "compare with a backup; tell the coordinator")
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    fine = total > MEMORY_WANTED_GB
+    return Check("memory", fine, f"{total:.0f} GB", "" if fine else f"{MEMORY_WANTED_GB:.0f} GB are wanted")
+
+
+def _proxy() -> Check:
+    named = [
+        name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)
+    ]
+    return Check("proxy", True, f"{', '.join(named)} is used for the server" if named else "none is set")

@@ -1,0 +1,176 @@
+"""A site's home: one folder with everything that the site has, and its settings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fedai.errors import ConfigError
+from fedai.study import Name
+from fedai.yamlfile import Frozen, load
+
+PRIVATE = 0o600
+AUTHORITY = "ca.pem"  # in the home; site.yaml names it relative to the home
+
+
+def _is_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("write it as host:port, for example fl.example.org:8443")
+    return text
+
+
+class ServerAddress(Frozen):
+    """Where the coordinator's server is, and the certificate authority that vouches for it."""
+
+    address: Annotated[str, AfterValidator(_is_address)]
+    ca: Path
+
+
+class SiteSettings(Frozen):
+    """site.yaml. `threads`: CPU threads for training. `poll_active_s`, `poll_idle_s`: pauses between
+    questions.
+    """
+
+    name: Name
+    server: ServerAddress
+    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    poll_active_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
+    poll_idle_s: Annotated[float, Field(ge=0.1, le=3600)] = 2.0
+
+
+@dataclass(frozen=True)
+class SiteHome:
+    """Paths of a site's home. Only `keys` and `clean` hold what must never be copied out of the hospital."""
+
+    folder: Path
+    settings: SiteSettings
+
+    @property
+    def catalogue(self) -> Path:
+        return self.folder / "catalogue.sqlite"
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def approvals(self) -> Path:
+        return self.folder / "approvals"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "site.log"
+
+    @property
+    def status(self) -> Path:
+        return self.folder / "status.json"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def private_key(self) -> Path:
+        return self.folder / "keys" / "agent.key"
+
+    @property
+    def public_key(self) -> Path:
+        return self.folder / "keys" / "agent.pub"
+
+    @property
+    def pseudonym_key(self) -> Path:
+        return self.folder / "keys" / "pseudonym.key"
+
+
+def open_home(folder: Path) -> SiteHome:
+    """Read an existing home. Raises ConfigError where it isn't one or its settings are wrong."""
+    if not (folder / "site.yaml").is_file():
+        raise ConfigError(f"{folder} is not a site's home", hint="make one with `fedai site init`")
+    settings = load(folder / "site.yaml", SiteSettings)
+    return SiteHome(folder, _with_authority(settings, folder / settings.server.ca))
+
+
+def create_home(folder: Path, settings: SiteSettings) -> SiteHome:
+    """Make a new home with fresh keys: an EC P-384 pair for the agent, 256 random bits for pseudonyms.
+
+    The secrets are readable by the owner only and never leave this folder. Raises ConfigError where a home
+    or keys exist, or the certificate authority's file is missing or none.
+    """
+    import yaml
+
+    if (folder / "site.yaml").exists() or (folder / "keys").exists():
+        raise ConfigError(
+            f"{folder} is a site's home already, or was begun as one",
+            hint="choose another folder; nothing was changed",
+        )
+    authority = _read_authority(settings.server.ca)
+    for part in ("keys", "approvals", "clean", "cache", "runs"):
+        (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    (folder / AUTHORITY).write_bytes(authority)
+    home = SiteHome(folder, _with_authority(settings, folder / AUTHORITY))
+    _write_keys(home)
+    kept = _with_authority(settings, Path(AUTHORITY)).model_dump(mode="json", exclude_none=True)
+    (folder / "site.yaml").write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    return home
+
+
+def fingerprints(home: SiteHome) -> dict[str, str]:
+    """`key_fingerprint` and `ca_fingerprint`, to compare by telephone; empty where a file isn't readable."""
+    from fedai.fingerprints import certificate_fingerprint, key_fingerprint
+
+    def of(path: Path, fingerprint: Callable[[bytes], str]) -> str:
+        try:
+            return fingerprint(path.read_bytes())
+        except (OSError, ConfigError):
+            return ""
+
+    return {
+        "key_fingerprint": of(home.public_key, key_fingerprint),
+        "ca_fingerprint": of(home.settings.server.ca, certificate_fingerprint),
+    }
+
+
+def _with_authority(settings: SiteSettings, ca: Path) -> SiteSettings:
+    return settings.model_copy(update={"server": ServerAddress(address=settings.server.address, ca=ca)})
+
+
+def _read_authority(path: Path) -> bytes:
+    if not path.is_file():
+        raise ConfigError(f"no certificate at {path}", hint="ask the coordinator for ca.pem")
+    content = path.read_bytes()
+    if b"-----BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY" in content:
+        raise ConfigError(
+            f"{path} is not a certificate", hint="ask the coordinator for ca.pem, not for a key"
+        )
+    return content
+
+
+def _write_keys(home: SiteHome) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    write_private(home.private_key, private)
+    home.public_key.write_bytes(public)
+    write_private(home.pseudonym_key, secrets.token_bytes(32))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Create a file that only its owner may read; refuses to overwrite."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

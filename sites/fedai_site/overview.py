@@ -1,0 +1,93 @@
+"""What `fedai site status` tells: the agent, the catalogue, the approvals, the ledger, a study's cohort."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fedai.cli.output import table
+from fedai.study import read_study
+from fedai_site import policy
+from fedai_site.catalogue import Catalogue
+from fedai_site.cohort import select
+from fedai_site.home import SiteHome, fingerprints
+from fedai_site.ledger import Ledger
+
+
+def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:
+    """Facts for people and for `--json`; counts only."""
+    facts: dict[str, Any] = {
+        "site": home.settings.name,
+        "server": home.settings.server.address,
+        **fingerprints(home),
+        "agent": _agent(home),
+    }
+    with Catalogue(home.catalogue) as catalogue:
+        facts["files"] = dict(sorted(catalogue.states().items()))
+    facts["approvals"] = [vars(approval) for approval in policy.approvals(home.approvals)]
+    last = Ledger(home.ledger).last()
+    facts["ledger"] = {"lines": last["seq"] if last else 0, "head": last["hash"] if last else ""}
+    if study is not None:
+        facts["cohort"] = _cohort(home, study)
+    return facts
+
+
+def _agent(home: SiteHome) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = dict(json.loads(home.status.read_text(encoding="utf-8")))
+        state, pid = str(said["state"]), int(said["pid"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"state": "never started"}
+    if state != "stopped" and not _is_alive(pid):
+        said["state"] = "ended without a word"
+    return said
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _cohort(home: SiteHome, study: Path) -> dict[str, Any]:
+    cohort = select(home.folder, read_study(study))
+    splits = {
+        name: {"patients": len({case.patient for case in cases}), "cases": len(cases)}
+        for name, cases in cohort.splits.items()
+    }
+    return {"flow": cohort.flow, "excluded": cohort.excluded, "splits": splits}
+
+
+def overview_lines(facts: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    agent = facts["agent"]
+    rows = [
+        ("site", facts["site"]),
+        ("server", facts["server"]),
+        ("agent.pub", facts["key_fingerprint"] or "unreadable"),
+        ("ca.pem", facts["ca_fingerprint"] or "unreadable"),
+        ("agent", f"{agent['state']}  {agent.get('text', '')}  {agent.get('at', '')}".rstrip()),
+        ("files", ", ".join(f"{count} {state}" for state, count in facts["files"].items()) or "none yet"),
+        ("ledger", f"{facts['ledger']['lines']} lines"),
+        *(("approved", _approved(approval)) for approval in facts["approvals"]),
+    ]
+    if "cohort" in facts:
+        cohort = facts["cohort"]
+        rows += [("cohort", ", ".join(f"{count} {step}" for step, count in cohort["flow"].items()))]
+        rows += [("excluded", f"{count} {why}") for why, count in cohort["excluded"].items()]
+        rows += [
+            (name, f"{part['patients']} patients, {part['cases']} cases")
+            for name, part in cohort["splits"].items()
+        ]
+    return table(("", ""), rows)[1:]
+
+
+def _approved(approval: dict[str, Any]) -> str:
+    study = f"{approval['study_name']} version {approval['version']} {approval['study_sha256'][:12]}"
+    return f"{study} by {approval['approved_by']}"

@@ -1,0 +1,106 @@
+"""Why an object isn't used: one code for each reason, in words, with what would free it.
+
+Only codes and counts of them ever leave the site; the paths they belong to stay in the catalogue.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from fedai.errors import DataError
+
+
+class Reason(StrEnum):
+    """Codes of the quarantine. A code never says which patient or file it is about."""
+
+    NOT_DICOM = "NOT_DICOM"
+    UNREADABLE = "UNREADABLE"
+    TRUNCATED = "TRUNCATED"
+    TOO_LARGE = "TOO_LARGE"
+    DICOMDIR = "DICOMDIR"
+    NO_IDENTITY = "NO_IDENTITY"
+    UNKNOWN_SOP_CLASS = "UNKNOWN_SOP_CLASS"
+    UNSUPPORTED_SYNTAX = "UNSUPPORTED_SYNTAX"
+    ENCAPSULATED_DOCUMENT = "ENCAPSULATED_DOCUMENT"
+    STRUCTURED_REPORT = "STRUCTURED_REPORT"
+    NO_PIXELS = "NO_PIXELS"
+    PIXEL_SIZE = "PIXEL_SIZE"
+    UNDECODABLE = "UNDECODABLE"
+    OVERLAY_IN_PIXELS = "OVERLAY_IN_PIXELS"
+    UID_REUSED = "UID_REUSED"
+    VIDEO = "VIDEO"
+    TEXT_LEFT = "TEXT_LEFT"
+    PIXELS_NOT_EXAMINED = "PIXELS_NOT_EXAMINED"
+    FACE_LEFT = "FACE_LEFT"
+    SUSPICIOUS_CONTENT = "SUSPICIOUS_CONTENT"
+
+
+WORDS: dict[Reason, tuple[str, str]] = {
+    Reason.NOT_DICOM: ("is not a DICOM file", "nothing to do if it isn't meant to be one"),
+    Reason.UNREADABLE: ("can't be read or parsed", "export it again from the archive"),
+    Reason.TRUNCATED: ("ends before its data set does", "export it again from the archive"),
+    Reason.TOO_LARGE: ("is larger than what is read in one piece", "export it in smaller objects"),
+    Reason.DICOMDIR: (
+        "is a media directory, not an image",
+        "nothing: the images it lists are read themselves",
+    ),
+    Reason.NO_IDENTITY: ("has no SOP Instance UID", "export it again from the archive"),
+    Reason.UNKNOWN_SOP_CLASS: (
+        "is of a private or unknown kind (SOP Class)",
+        "export it as a standard image; what is unknown can't be cleaned with certainty",
+    ),
+    Reason.UNSUPPORTED_SYNTAX: (
+        "is stored in a transfer syntax that isn't read here",
+        "let the archive convert it, for example to Explicit VR Little Endian",
+    ),
+    Reason.ENCAPSULATED_DOCUMENT: ("is a document, not an image", "nothing: documents are not used"),
+    Reason.STRUCTURED_REPORT: ("is a structured report, not an image", "nothing: reports are not used"),
+    Reason.NO_PIXELS: ("has no pixels", "nothing: only images are used"),
+    Reason.PIXEL_SIZE: (
+        "has a pixel element whose size doesn't fit its rows, columns and bits",
+        "export it again from the archive",
+    ),
+    Reason.UNDECODABLE: (
+        "has pixels that can't be decoded",
+        "let the archive convert it to an uncompressed syntax",
+    ),
+    Reason.OVERLAY_IN_PIXELS: (
+        "carries an overlay in the unused bits of its pixels",
+        "let the archive export overlays apart or without them",
+    ),
+    Reason.UID_REUSED: (
+        "has the SOP Instance UID of another patient's object",
+        "correct the identifiers in the archive and export both again",
+    ),
+    Reason.VIDEO: ("is a video", "export still frames: video can't be searched for text with certainty"),
+    Reason.TEXT_LEFT: (
+        "shows text in its pixels that could not be removed with certainty",
+        "look at its picture with `fedai site deid review` and decide",
+    ),
+    Reason.PIXELS_NOT_EXAMINED: (
+        "has pixels that could not be searched for text",
+        "let the archive convert it to an uncompressed syntax",
+    ),
+    Reason.FACE_LEFT: (
+        "belongs to a head volume whose face could not be removed with certainty",
+        "install the faces extra, or give the review board's decision number",
+    ),
+    Reason.SUSPICIOUS_CONTENT: (
+        "holds content that can't be told from an identifier",
+        "look at it with `fedai site deid review` and decide",
+    ),
+}
+
+
+class Quarantine(DataError):
+    """This object isn't used. `reason` is the code; the text never names the file or the patient.
+
+    `picture` is a PNG for the reviewer's eyes, kept in the site's quarantine and nowhere else.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", picture: bytes | None = None) -> None:
+        what, frees = WORDS[reason]
+        super().__init__(f"{reason}: the object {what}{f' ({detail})' if detail else ''}", hint=frees)
+        self.reason = reason
+        self.detail = detail
+        self.picture = picture

@@ -1,0 +1,68 @@
+"""Makes the modules beside this file importable, and shares one running federation among all tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from federation_sites import Federation
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A real server and the agents of north, east and south, over TLS with keys, watched by the witness."""
+    from federation_sites import federate
+
+    with federate(tmp_path_factory.mktemp("federation")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def whole_run(federation: Federation) -> dict[str, Any]:
+    """The record of a run from its start to its judgement, started as a coordinator does."""
+    import subprocess
+
+    from federation_processes import fedai_command
+    from federation_sites import environment
+
+    study = federation.study("whole", rounds=2, local_models=True)
+    file = federation.folder / "whole.yaml"
+    file.write_text(json.dumps(study.model_dump(mode="json")))
+    words = ["run", "start", str(file), "--home", str(federation.home.folder), "--watch"]
+    done = subprocess.run(
+        [*fedai_command(), *words], capture_output=True, text=True, timeout=300, check=False,
+        env=environment(federation.witness),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + federation.told()
+    return federation.runs.record("whole-1")
+
+
+@pytest.fixture(scope="session")
+def misbehaving(federation: Federation) -> dict[str, dict[str, Any]]:
+    """Fault -> the round in which the site `west` answered with it, beside an honest one; see faulty_site."""
+    from faulty_site import BENCH, PAST
+    from fedai_server.launch import halt
+    from federation_processes import wait_for
+
+    faults = [*BENCH, *PAST, "past: NaN"]
+    plan = federation.folder / "faults.json"
+    plan.write_text(json.dumps(dict(enumerate(faults, start=1))))
+    federation.add_site("west", faults=plan)
+    study = federation.study("faults", sites=("north", "west"), rounds=len(faults) + 1, quorum=1)
+    run = federation.start_run(study)
+    last = {"number": len(faults)}
+    wait_for(
+        lambda: (
+            federation.has_told(run, "round_closed", **last) or federation.runs.get(run).state == "failed"
+        ),
+        300,
+        f"the last fault\n{federation.told()}",
+    )
+    halt(federation.home, run)
+    rounds = federation.runs.record(run)["rounds"]
+    assert len(rounds) >= len(faults), f"{federation.runs.get(run)}\n{federation.told()}"
+    return dict(zip(faults, rounds, strict=False))

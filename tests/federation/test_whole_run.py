@@ -1,0 +1,93 @@
+"""A whole run with real processes, TLS and keys: what is on record at both sides is what happened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from fedai_site.ledger import Ledger
+from federation_processes import fedai_command
+from federation_sites import PATIENTS, SITES, Federation
+from received import arrays_in, messages_in
+
+from fedai.compare import compare
+from fedai.record import read_judgement, read_record
+
+pytestmark = pytest.mark.federation
+MODELS = ["federated", "local:east", "local:north", "local:south"]
+
+
+def test_the_record_is_complete(whole_run: dict[str, Any], federation: Federation) -> None:
+    assert whole_run["state"] == "finished"
+    assert read_record(federation.home.folder / "registry" / "whole-1")["rounds"] == whole_run["rounds"]
+    assert [closed["number"] for closed in whole_run["rounds"]] == [1, 2]
+    for closed in whole_run["rounds"]:
+        assert closed["answered"] == sorted(SITES)
+        assert not closed["late"]
+        assert not closed["refused"]
+        assert set(closed["train_loss"]) == set(closed["validation"]) == set(SITES)
+    assert whole_run["models"] == MODELS
+    for site in SITES:
+        cohort = whole_run["cohorts"][site]
+        assert cohort["flow"]["found"] == cohort["flow"]["used"] == PATIENTS
+        assert sum(split["cases"] for split in cohort["splits"].values()) == PATIENTS
+        assert {closed["cases"][site] for closed in whole_run["rounds"]} == {
+            cohort["splits"]["train"]["cases"]
+        }
+        assert set(whole_run["versions"][site]) == {"fedai", "flwr", "torch", "monai", "pydicom"}
+
+
+def test_the_checkpoints_are_chained_by_their_parents(
+    whole_run: dict[str, Any], federation: Federation
+) -> None:
+    registry = federation.home.folder / "registry" / "whole-1"
+    manifests = [json.loads((registry / f"round-000{n}" / "manifest.json").read_text()) for n in range(3)]
+    assert [manifest["parent"] for manifest in manifests] == ["", *(m["sha256"] for m in manifests[:2])]
+    assert [closed["checkpoint"] for closed in whole_run["rounds"]] == [m["sha256"] for m in manifests[1:]]
+    assert len({manifest["sha256"] for manifest in manifests}) == 3
+    assert all(manifest["study"] == whole_run["study_hash"] for manifest in manifests)
+    assert manifests[2]["sites"] == sorted(SITES)
+    assert manifests[2]["cases"] == sum(whole_run["rounds"][1]["cases"].values())
+
+
+def test_the_ledgers_hold_exactly_what_the_server_got(whole_run: object, federation: Federation) -> None:
+    nodes, run = federation.node_ids(), federation.runs.get("whole-1").flower_id
+    pushed, said, got = messages_in(federation.received), set(), set()
+    for name in SITES:
+        site = federation.sites[name]
+        assert Ledger(site.home.ledger).verify() > 0
+        lines = site.ledger("whole-1")
+        kinds = ["status", "update", "update", "update", "score", "score", "score", "score", "score"]
+        assert [line["kind"] for line in lines] == kinds
+        mine = [message for message in pushed if (message.node_id, message.run_id) == (nodes[name], run)]
+        assert len(mine) == len(lines)
+        assert not any(message.error for message in mine)
+        own = {array["sha256"] for line in lines for array in line["arrays"]}
+        received = arrays_in(federation.received, nodes[name], run)
+        assert received <= own  # what another site had sent before isn't asked for a second time
+        said, got = said | own, got | received
+    assert got == said
+
+
+def test_the_models_are_judged_and_compared(whole_run: object, federation: Federation) -> None:
+    folder = federation.home.folder / "registry" / "whole-1"
+    judgement = read_judgement(folder)
+    assert sorted(judgement.models) == MODELS
+    told = compare(judgement).to_json()
+    assert set(told["federated"]["sites"]) == set(SITES)
+    words = ["compare", "whole-1", "--home", str(federation.home.folder), "--json"]
+    done = subprocess.run(
+        [*fedai_command(), *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).items() >= json.loads(json.dumps(told)).items()
+
+
+def test_a_second_run_starts_from_the_same_sites_without_a_restart(
+    whole_run: object, federation: Federation
+) -> None:
+    record = federation.run(federation.study("again", sites=("north", "east")))
+    assert record["state"] == "finished"
+    assert record["rounds"][0]["answered"] == ["east", "north"]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedai_server.cli import run as module
+from fedai_server.runs import RunDatabase
+from federation_processes import make_home
+from studies import small_study
+
+from fedai.cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+COHORT = {
+    "flow": {"found": 9, "deidentified": 8, "labelled": 7, "eligible": 6, "used": 6},
+    "excluded": {},
+    "splits": {
+        name: {"patients": 1, "cases": n, "classes": [n, 0]}
+        for name, n in (("train", 4), ("validation", 1), ("test", 1))
+    },
+}
+ROUND = {
+    "number": 1,
+    "answered": ["north"],
+    "late": ["east"],
+    "refused": {"south": "DATA 0123456789ab"},
+    "seconds": 1.5,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home").folder
+
+
+@pytest.fixture
+def runs(home: Path) -> RunDatabase:
+    """One run that has gone some way."""
+    database = RunDatabase(home / "runs.sqlite")
+    name = database.plan(small_study())
+    database.add(name, "site_ready", {"site": "north", "cohort": COHORT, "versions": {"fedai": "0.1.0"}})
+    database.add(name, "site_refused", {"site": "south", "code": "DATA 0123456789ab"})
+    database.add(name, "round_closed", ROUND)
+    database.move(name, "running")
+    return database
+
+
+def told(capsys: Capture, home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    code = run(["run", *arguments, "--home", str(home), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_an_empty_home_has_no_runs(home: Path, capsys: Capture) -> None:
+    assert told(capsys, home, "list") == (0, {"ok": True, "runs": []})
+    assert run(["run", "list", "--home", str(home)]) == 0
+    assert capsys.readouterr().out == "no run yet\n"
+
+
+def test_runs_are_listed(home: Path, runs: RunDatabase, capsys: Capture) -> None:
+    _, listed = told(capsys, home, "list")
+    assert [(one["run"], one["state"], one["study_hash"]) for one in listed["runs"]] == [
+        ("small-1", "running", small_study().sha256)
+    ]
+    assert run(["run", "list", "--home", str(home)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("small-1  running")
+
+
+def test_a_run_is_shown_with_its_cohorts_rounds_and_refusals(
+    home: Path, runs: RunDatabase, capsys: Capture
+) -> None:
+    _, record = told(capsys, home, "show", "small-1")
+    assert record["cohorts"]["north"] == COHORT
+    assert run(["run", "show", "small-1", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    for line in ("north  9", "1      north     east  1.5 s", "refused  south: DATA 0123456789ab"):
+        assert line in shown
+
+
+def test_watching_tells_each_thing_once_and_ends_with_the_run(
+    home: Path, runs: RunDatabase, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_EVERY_S", 0.02)
+
+    def go_on() -> None:
+        time.sleep(0.15)
+        runs.add("small-1", "model_scored", {"model": "federated", "answered": ["north"]})
+        runs.move("small-1", "finished")
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    assert run(["run", "watch", "small-1", "--home", str(home)]) == 0
+    thread.join()
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [
+        "small-1: north is ready with 4 training cases",
+        "small-1: south refused: DATA 0123456789ab",
+        "small-1: round 1 closed in 1.5 s by north, late: east, south refused: DATA 0123456789ab",
+        "small-1: running",
+        "small-1: federated scored by north",
+        "small-1: finished",
+    ]
+    assert shown.out.startswith("small-1 finished after")
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 5), ("stopped", 5)])
+def test_watching_ends_as_the_run_did(
+    state: Any, code: int, home: Path, runs: RunDatabase, capsys: Capture
+) -> None:
+    runs.move("small-1", state, "why")
+    ended, facts = told(capsys, home, "watch", "small-1")
+    assert (ended, facts["state"], facts["reason"]) == (code, state, "why")
+
+
+@pytest.mark.parametrize("verb", ["watch", "show", "stop"])
+def test_a_run_that_is_not_there_ends_with_2(verb: str, home: Path, capsys: Capture) -> None:
+    code, error = told(capsys, home, verb, "gone-1")
+    assert code == 2
+    assert error["error"]["hint"] == "see `fedai run list`"
+
+
+def test_a_run_that_ended_is_not_stopped_again(home: Path, runs: RunDatabase, capsys: Capture) -> None:
+    runs.move("small-1", "failed", "why")
+    assert told(capsys, home, "stop", "small-1") == (0, {"ok": True, "run": "small-1", "stopped": False})
+    assert runs.get("small-1").state == "failed"
+
+
+def test_starting_without_a_server_names_the_next_step(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "study.yaml").write_text(small_study().canonical())
+    code, error = told(capsys, home, "start", str(tmp_path / "study.yaml"))
+    assert code == 5
+    assert "fedai server start" in error["error"]["hint"]
+
+
+def test_the_home_may_come_from_the_environment(
+    home: Path, runs: RunDatabase, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDAI_SERVER_HOME", str(home))
+    assert run(["run", "list"]) == 0
+    assert "small-1" in capsys.readouterr().out

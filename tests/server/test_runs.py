@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fedai_server.runs import OVER, RunDatabase, State
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from studies import small_study
+
+from fedai.errors import ConfigError, FederationError
+
+ENDS: tuple[State, ...] = OVER
+UNDER_WAY: tuple[State, ...] = ("planned", "waiting", "running", "judging")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunDatabase:
+    return RunDatabase(tmp_path / "runs.sqlite")
+
+
+def test_names_count_up_for_each_study(runs: RunDatabase) -> None:
+    other = small_study(name="small-1")
+    assert [runs.plan(small_study()) for _ in range(3)] == ["small-1", "small-2", "small-3"]
+    assert [runs.plan(other) for _ in range(2)] == ["small-1-1", "small-1-2"]
+    assert runs.plan(small_study()) == "small-4"
+    assert [run.name for run in runs.all()][:3] == ["small-1", "small-2", "small-3"]
+
+
+def test_a_planned_run_holds_its_study(runs: RunDatabase) -> None:
+    name = runs.plan(small_study())
+    run = runs.get(name)
+    assert (run.state, run.reason, run.ended, run.flower_id) == ("planned", "", "", 0)
+    assert (run.study, run.study_sha256) == (small_study().canonical(), small_study().sha256)
+    assert 0 <= run.seconds < 60
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("later", [*UNDER_WAY, *ENDS])
+def test_a_run_that_ended_stays_as_it_ended(end: State, later: State, runs: RunDatabase) -> None:
+    name = runs.plan(small_study())
+    assert runs.move(name, end, "why")
+    ended = runs.get(name)
+    assert ended.ended
+    assert not runs.move(name, later, "another reason")
+    assert runs.get(name) == ended
+
+
+def test_a_run_that_is_not_there_can_not_be_moved_or_read(runs: RunDatabase) -> None:
+    assert not runs.move("gone-1", "running")
+    with pytest.raises(ConfigError, match="there is no run 'gone-1'") as caught:
+        runs.get("gone-1")
+    assert "fedai run list" in caught.value.hint
+
+
+def test_a_run_is_found_by_flowers_number_however_large(runs: RunDatabase) -> None:
+    number = 2**64 - 1
+    name = runs.plan(small_study())
+    runs.attach(name, number)
+    assert runs.attached_to(number, wait_s=0).name == name
+    assert runs.get(name).flower_id == number
+    with pytest.raises(FederationError, match="not one that `fedai run start` made"):
+        runs.attached_to(7, wait_s=0)
+
+
+def test_facts_are_told_in_order_and_from_where_one_left_off(runs: RunDatabase) -> None:
+    name, other = runs.plan(small_study()), runs.plan(small_study())
+    for number in range(4):
+        runs.add(name, "round_closed" if number % 2 else "note", {"number": number})
+        runs.add(other, "note", {})
+    assert [seq for seq, _, _ in runs.facts(name)] == [1, 2, 3, 4]
+    assert [fact["number"] for _, _, fact in runs.facts(name, "round_closed")] == [1, 3]
+    assert [fact["number"] for _, _, fact in runs.facts(name, after=2)] == [2, 3]
+
+
+def test_a_record_puts_all_facts_together(runs: RunDatabase) -> None:
+    name = runs.plan(small_study())
+    runs.add(name, "site_ready", {"site": "north", "cohort": {"flow": {}}, "versions": {"fedai": "1"}})
+    runs.add(name, "site_refused", {"site": "east", "code": "DATA 0123456789ab"})
+    runs.add(name, "round_closed", {"number": 1})
+    runs.add(name, "model_scored", {"model": "federated", "answered": ["north"]})
+    runs.move(name, "finished")
+    record = json.loads(json.dumps(runs.record(name)))
+    assert (record["run"], record["state"], record["study_hash"]) == (name, "finished", small_study().sha256)
+    assert record["study"] == json.loads(small_study().canonical())
+    assert record["cohorts"] == {"north": {"flow": {}}}
+    assert record["versions"] == {"north": {"fedai": "1"}}
+    assert record["refused"] == {"east": "DATA 0123456789ab"}
+    assert record["rounds"] == [{"number": 1}]
+    assert record["models"] == ["federated"]
+
+
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fedai_server.runs import RunDatabase
+from studies import small_study
+runs, study = RunDatabase(Path({path!r})), small_study()
+sys.stdin.readline()
+for number in range(20):
+    name = runs.plan(study)
+    runs.add(name, "note", {{}})
+    runs.add("shared", "note", {{"number": number}})
+    runs.move(name, "running")
+    runs.record(name)
+    print(name)
+"""
+
+
+def test_processes_that_write_at_once_lose_nothing_and_share_no_name(tmp_path: Path) -> None:
+    code = WORKER.format(tests=str(Path(__file__).parents[1]), path=str(tmp_path / "runs.sqlite"))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    names = [name for worker in workers for name in worker.communicate(timeout=60)[0].split()]
+    assert [worker.returncode for worker in workers] == [0] * 4
+    assert sorted(names, key=lambda name: int(name[6:])) == [f"small-{n}" for n in range(1, 81)]
+    runs = RunDatabase(tmp_path / "runs.sqlite")
+    assert {run.state for run in runs.all()} == {"running"}
+    assert [seq for seq, _, _ in runs.facts("shared")] == list(range(1, 81))
+
+
+class States(RuleBasedStateMachine):
+    """Whatever is tried, a run has one end and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.runs = RunDatabase(Path(self.folder.name) / "runs.sqlite")
+        self.expected: dict[str, State] = {}
+
+    @rule()
+    def plan(self) -> None:
+        name = self.runs.plan(small_study())
+        assert name not in self.expected
+        self.expected[name] = "planned"
+
+    @rule(state=st.sampled_from([*UNDER_WAY, *ENDS]), data=st.data())
+    def move(self, state: State, data: st.DataObject) -> None:
+        if not self.expected:
+            return
+        name = data.draw(st.sampled_from(sorted(self.expected)))
+        moved = self.runs.move(name, state)
+        assert moved == (self.expected[name] not in ENDS)
+        if moved:
+            self.expected[name] = state
+
+    @invariant()
+    def states_are_as_expected(self) -> None:
+        assert {run.name: run.state for run in self.runs.all()} == self.expected
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+
+TestStates = States.TestCase
+TestStates.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)

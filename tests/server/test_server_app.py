@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fedai_server import rounds
+from fedai_server.runs import RunDatabase
+from fedai_server.server_app import conduct
+from fedai_site.client_app import Bench
+from fedai_site.home import SiteHome
+from flwr.app import Error
+from flwr.supercore.task_identity import TaskIdentity
+from homes import make_home
+from post_office import Answer, PostOffice, Site
+from replies_to import reply_to
+from studies import small_study
+
+from fedai import wire
+from fedai.checkpoint import load_checkpoint, save_checkpoint
+from fedai.compare import compare
+from fedai.errors import ConfigError, FederationError, OutOfTime
+from fedai.judgement import Judgement
+from fedai.study import Study
+from fedai.tasks.classification import build_network
+from fedai.weights import layout_of, pack
+from fedai.wire import Task
+
+SITES = ("north", "east", "south")
+STUDY = small_study(rounds={"grace_s": 2, "deadline_s": 30, "waiting_s": 30})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poll every few milliseconds; be some run's process, as Flower's messages ask for."""
+    monkeypatch.setattr(rounds, "LOOK_AROUND_S", 0.02)
+    monkeypatch.setattr(rounds, "SHORTEST_POLL_S", 0.005)
+    monkeypatch.setattr(rounds, "LONGEST_POLL_S", 0.01)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+def run_of(
+    folder: Path, grid: PostOffice, study: Study = STUDY
+) -> tuple[RunDatabase, Path, Callable[[], None]]:
+    """The database, the registry's folder, and the run itself, to be called."""
+    runs = RunDatabase(folder / "runs.sqlite")
+    name = runs.plan(study)
+    registry = folder / "registry" / name
+    return runs, registry, lambda: conduct(grid, study, name, runs, registry)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteHome]:
+    folder = tmp_path_factory.mktemp("hospitals")
+    return {name: make_home(folder, name, 16, first=16 * index) for index, name in enumerate(SITES)}
+
+
+Change = Callable[[Task], Answer]
+
+
+def at(hospitals: dict[str, SiteHome], study: Study = STUDY, **instead: dict[str, Change]) -> PostOffice:
+    """Real sites; `instead` says what one of them does with a kind of task instead of its work."""
+
+    def script(name: str) -> Callable[[Task], Answer]:
+        bench, changes = Bench(hospitals[name], study, lambda: True), instead.get(name, {})
+        return lambda task: changes.get(task.kind, lambda asked: bench.answer(asked, 1))(task)
+
+    return PostOffice({name: Site(script(name)) for name in SITES})
+
+
+def refused(code: str) -> Change:
+    return lambda _: Error(wire.ERROR_NUMBER, f"{code} 0123456789ab")
+
+
+def test_a_run_of_real_sites_goes_from_readiness_to_a_comparison(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    grid = at(hospitals)
+    _runs, registry, go = run_of(tmp_path, grid)
+    go()
+    record = json.loads((registry / "record.json").read_text())
+    assert (record["state"], record["reason"]) == ("finished", "")
+    assert [fact["answered"] for fact in record["rounds"]] == [sorted(SITES)] * 2
+    assert record["models"] == ["federated", "local:east", "local:north", "local:south"]
+    assert all(cohort["flow"]["used"] == 32 for cohort in record["cohorts"].values())
+    judgement = Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
+    cases = sum(cohort["splits"]["test"]["cases"] for cohort in record["cohorts"].values())
+    told = compare(judgement).to_json()
+    assert told["federated"]["pooled"]["cases"] == cases
+    assert {local["site"] for local in told["local"]} == set(SITES)
+    assert {site.asked[0].kind for site in grid.sites.values()} == {"ready"}
+
+
+def test_checkpoints_are_a_chain_from_the_seed_to_the_last_round(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    runs, registry, go = run_of(tmp_path, at(hospitals))
+    go()
+    network = build_network(STUDY)
+    layout = layout_of(network)
+    assert np.array_equal(
+        load_checkpoint(registry / "round-0000", layout).parameters, pack(network, layout).parameters
+    )
+    manifests = [json.loads((registry / f"round-{n:04d}" / "manifest.json").read_text()) for n in range(3)]
+    assert [manifest["parent"] for manifest in manifests] == ["", *(m["sha256"] for m in manifests[:-1])]
+    assert [fact["checkpoint"] for fact in runs.record("small-1")["rounds"]] == [
+        m["sha256"] for m in manifests[1:]
+    ]
+    assert {manifest["study"] for manifest in manifests} == {STUDY.sha256}
+
+
+def test_the_mean_of_the_updates_moves_the_weights(hospitals: dict[str, SiteHome], tmp_path: Path) -> None:
+    updates = {"north": (30, 1.0), "east": (10, 5.0), "south": (60, 0.0)}
+    made_up = {
+        name: {"train": lambda task, n=n, value=value: reply_to(task, STUDY, cases=n, value=value)}
+        for name, (n, value) in updates.items()
+    }
+    _, registry, go = run_of(tmp_path, at(hospitals, **made_up))
+    go()
+    layout = layout_of(build_network(STUDY))
+    before, after = (load_checkpoint(registry / f"round-000{n}", layout) for n in (0, 1))
+    np.testing.assert_allclose(after.parameters - before.parameters, 0.8, atol=1e-6)
+
+
+def test_a_site_that_refuses_is_named_and_the_rest_goes_on(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    grid = at(hospitals, south={"ready": refused("DATA")})
+    runs, _, go = run_of(tmp_path, grid)
+    go()
+    record = runs.record("small-1")
+    assert (record["state"], record["refused"]) == ("finished", {"south": "DATA 0123456789ab"})
+    assert [task.kind for task in grid.sites["south"].asked] == ["ready"]
+
+
+def test_too_few_ready_sites_end_the_run_with_their_codes(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    no = {"ready": refused("REFUSED")}
+    _, registry, go = run_of(tmp_path, at(hospitals, south=no, east=no))
+    with pytest.raises(OutOfTime, match=r"1 of 2 sites needed.*east \(REFUSED 0123456789ab\)"):
+        go()
+    record = json.loads((registry / "record.json").read_text())
+    assert record["state"] == "failed"
+    assert "1 of 2 sites" in record["reason"]
+
+
+def test_a_round_below_the_quorum_ends_the_run_and_keeps_what_was_saved(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    grid = at(hospitals, south={"train": refused("TRAINING")}, east={"train": refused("TRAINING")})
+    runs, registry, go = run_of(tmp_path, grid)
+    with pytest.raises(OutOfTime, match="round 1 closed with 1 of 2 answers"):
+        go()
+    assert runs.get("small-1").state == "failed"
+    assert (registry / "round-0000" / "weights.safetensors").is_file()
+    assert not (registry / "round-0001").exists()
+
+
+def test_a_site_without_a_local_model_of_its_own_is_judged_all_the_same(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    _runs, registry, go = run_of(tmp_path, at(hospitals, south={"train_alone": refused("TRAINING")}))
+    go()
+    judgement = Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
+    assert judgement.models == ("federated", "local:east", "local:north")
+    assert set(judgement.sites) == set(SITES)
+
+
+def test_a_site_that_did_not_score_every_model_is_left_out_of_the_judgement(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    _runs, registry, go = run_of(tmp_path, at(hospitals, south={"score": refused("TRAINING")}))
+    go()
+    judgement = Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
+    assert set(judgement.sites) == {"north", "east"}
+    assert judgement.left_out == {"south": "TRAINING 0123456789ab"}
+
+
+def working(home: SiteHome, study: Study) -> Change:
+    bench = Bench(home, study, lambda: True)
+    return lambda task: bench.answer(task, 1)
+
+
+class Clears:
+    """A site's ledger of pooled histograms, as a site keeps it: a further pool may only be smaller."""
+
+    def __init__(self, answer: Change) -> None:
+        self.answer = answer
+        self.pools: list[Any] = []
+
+    def __call__(self, task: Task) -> Answer:
+        pool = task.arrays["histograms"]
+        assert all((pool <= before).all() for before in self.pools)
+        self.pools.append(pool)
+        return self.answer(task)
+
+
+def judged(registry: Path) -> Judgement:
+    return Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
+
+
+def test_a_site_that_drops_out_at_the_last_question_is_left_out_and_the_rest_asked_again(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    kept = Clears(working(hospitals["north"], STUDY))
+    grid = at(hospitals, north={"place": kept}, south={"place": refused("TRAINING")})
+    runs, registry, go = run_of(tmp_path, grid)
+    go()
+    judgement = judged(registry)
+    assert set(judgement.sites) == {"north", "east"}
+    assert judgement.left_out == {"south": "TRAINING 0123456789ab"}
+    cases = sum(by_model["federated"].histogram.counts.sum() for by_model in judgement.scores.values())
+    assert [len(kept.pools), int(kept.pools[1][0].sum())] == [2, cases]
+    assert compare(judgement).to_json()["federated"]["pooled"]["cases"] == cases
+    record = runs.record("small-1")
+    assert record["left_out"] == {"south": "TRAINING 0123456789ab"}
+    assert record["state"] == "finished"
+
+
+def test_sites_that_drop_out_one_after_another_are_all_named(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    study = small_study(rounds={"grace_s": 2, "deadline_s": 30, "waiting_s": 30, "quorum": 1})
+    answers = iter([working(hospitals["east"], study), refused("DATA")])
+    grid = at(
+        hospitals, study, south={"place": refused("TRAINING")}, east={"place": lambda t: next(answers)(t)}
+    )
+    runs, registry, go = run_of(tmp_path, grid, study)
+    go()
+    assert set(judged(registry).sites) == {"north"}
+    assert set(runs.record("small-1")["left_out"]) == {"south", "east"}
+
+
+def test_below_the_quorum_there_is_no_judgement_and_the_run_says_who_was_left_out(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    no = {"place": refused("TRAINING")}
+    _, registry, go = run_of(tmp_path, at(hospitals, south=no, east=no))
+    with pytest.raises(FederationError, match=r"1 of 2 sites needed linked.*east \(TRAINING 0123456789ab\)"):
+        go()
+    assert not (registry / "judgement.json").exists()
+
+
+def test_a_round_that_can_no_longer_reach_its_quorum_closes_at_once(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    no: dict[str, Change] = {"train": refused("TRAINING")}
+    grid = at(hospitals, south=no, east=no, north={"train": lambda _: None})
+    _, _, go = run_of(tmp_path, grid)
+    begun = time.monotonic()
+    with pytest.raises(OutOfTime, match="round 1 closed with 0 of 2 answers"):
+        go()
+    assert time.monotonic() - begun < 15
+
+
+def test_no_local_models_are_trained_where_the_study_wants_none(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    study = small_study(judgement={"local_models": False})
+    grid = at(hospitals, study)
+    runs, _registry, go = run_of(tmp_path, grid, study)
+    go()
+    assert runs.record("small-1")["models"] == ["federated"]
+    assert "train_alone" not in {task.kind for site in grid.sites.values() for task in site.asked}
+
+
+def test_a_stopped_run_ends_at_the_next_look_and_stays_stopped(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    def stop(task: Task) -> Answer:
+        runs.move("small-1", "stopped", "by the coordinator")
+        return None
+
+    grid = at(hospitals, north={"train": stop})
+    runs, registry, go = run_of(tmp_path, grid)
+    with pytest.raises(FederationError, match="was stopped"):
+        go()
+    record = json.loads((registry / "record.json").read_text())
+    assert (record["state"], record["reason"]) == ("stopped", "by the coordinator")
+
+
+def put_reference(registry: Path, study: Study) -> Path:
+    network = build_network(study)
+    layout = layout_of(network)
+    save_checkpoint(registry / "made", pack(network, layout), layout)
+    (registry / "references").mkdir(parents=True)
+    target = registry / "references" / "centralised.safetensors"
+    (registry / "made" / "weights.safetensors").rename(target)
+    return target
+
+
+def test_a_reference_is_judged_beside_the_runs_own_models(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    runs, registry, go = run_of(tmp_path, at(hospitals))
+    put_reference(registry, STUDY)
+    go()
+    assert "centralised" in runs.record("small-1")["models"]
+
+
+def test_a_reference_of_another_network_ends_the_run_before_any_site_is_asked(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    grid = at(hospitals)
+    runs, registry, go = run_of(tmp_path, grid)
+    put_reference(registry, small_study(network={"block_inplanes": [4, 4, 8, 16]}))
+    with pytest.raises(ConfigError, match="of another network"):
+        go()
+    assert all(site.asked == [] for site in grid.sites.values())
+    assert runs.get("small-1").state == "failed"
+
+
+def test_whatever_ends_the_process_is_written_down(
+    hospitals: dict[str, SiteHome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = at(hospitals)
+    runs, registry, go = run_of(tmp_path, grid)
+
+    def broken() -> Any:
+        raise ZeroDivisionError("Hong^Gildong")
+
+    monkeypatch.setattr(grid, "get_nodes", broken)
+    with pytest.raises(ZeroDivisionError):
+        go()
+    assert runs.get("small-1").reason == "the server's process ended: ZeroDivisionError"
+    assert (registry / "record.json").is_file()

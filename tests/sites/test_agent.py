@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedai_site import policy
+from fedai_site.agent import Agent
+from fedai_site.client_app import Bench
+from fedai_site.fleet import Envelope, Parcel, RunFacts
+from fedai_site.home import SiteHome
+from fedai_site.ledger import Ledger
+from flwr.app import Message
+from homes import make_home
+from replies_to import STUDY, message_of, task_of
+
+from fedai import wire
+from fedai.release import BUNDLE_SHA256
+from fedai.wire import Reply, Task
+
+RUN = 7
+
+
+@dataclass
+class Line:
+    """A connection on which one task lies ready."""
+
+    task: Task
+
+    def facts_of(self, run_id: int) -> RunFacts:
+        return RunFacts(run_id, BUNDLE_SHA256, STUDY.canonical())
+
+    def fetch(self, envelope: Envelope, limit: int) -> Message:
+        return envelope.head
+
+
+def answered(agent: Agent, task: Task) -> Parcel:
+    """What the agent would send for the task."""
+    envelope = Envelope(message_of(task, RUN), None)
+    return agent._answer(Line(task), envelope)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
+    return make_home(tmp_path_factory.mktemp("site"), patients=28)
+
+
+@pytest.fixture
+def home(filled: SiteHome) -> SiteHome:
+    policy.approve(filled.approvals, STUDY, "Dr. Who")
+    filled.ledger.unlink(missing_ok=True)
+    for asked in filled.runs.rglob("*.json"):
+        asked.unlink()
+    return filled
+
+
+def agent_at(home: SiteHome) -> Agent:
+    return Agent(home, threading.Event(), tell=lambda _: None)
+
+
+def lines(home: SiteHome) -> list[dict[str, Any]]:
+    return list(Ledger(home.ledger).lines())
+
+
+@pytest.mark.parametrize("kind", ["ready", "train", "train_alone", "score"])
+def test_an_answer_leaves_after_its_line_in_the_ledger(kind: wire.TaskKind, home: SiteHome) -> None:
+    assert answered(agent_at(home), task_of(kind)).message.has_content()
+    assert [line["kind"] for line in lines(home)] == [wire.REPLY_OF[kind]]
+
+
+@pytest.mark.parametrize("kind", ["ready", "train", "train_alone", "score"])
+def test_a_yes_taken_back_while_an_answer_is_made_keeps_it_here(
+    kind: wire.TaskKind, home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Bench.answer
+
+    def revoked_at_the_end(self: Bench, task: Task, run_id: int) -> Reply:
+        reply = answer(self, task, run_id)
+        assert policy.revoke(home.approvals, STUDY.sha256)
+        return reply
+
+    monkeypatch.setattr(Bench, "answer", revoked_at_the_end)
+    parcel = answered(agent_at(home), task_of(kind, run="revoked"))
+    assert parcel.message.has_error()
+    assert [(line["kind"], line["code"]) for line in lines(home)] == [("error", "REFUSED")]
+
+
+def test_a_score_stops_at_the_next_batch_after_a_yes_was_taken_back(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def revoked_before_scoring(self: Bench, split: str) -> Any:
+        policy.revoke(home.approvals, STUDY.sha256)
+        return images(self, split)
+
+    images = Bench.images
+    monkeypatch.setattr(Bench, "images", revoked_before_scoring)
+    assert answered(agent_at(home), task_of("score", model="late")).message.has_error()
+    assert [line["code"] for line in lines(home)] == ["TRAINING"]
+    assert not list(home.runs.rglob("scores-late.npy"))
+
+
+def test_a_task_that_does_not_fit_the_study_leaves_no_trace_in_what_was_asked(home: SiteHome) -> None:
+    agent = agent_at(home)
+    for number in range(3):
+        assert answered(agent, task_of("train", round=10**6 + number)).message.has_error()
+    assert not (home.runs / "asked" / f"{RUN}.json").exists()
+    assert answered(agent, task_of("train")).message.has_content()
+    assert list(json.loads((home.runs / "asked" / f"{RUN}.json").read_text())["tasks"]) == ["train-1-"]
+
+
+def test_a_log_on_a_full_disk_prints_nothing_in_its_place(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    code = (
+        "import logging, pathlib; from fedai_site.agent import log_to;"
+        "log_to(pathlib.Path('/dev/full')); logging.getLogger('x').error('Hong^Gildong')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
