@@ -38,19 +38,33 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Federation:
-    """One demo in a folder of its own; `processes` are those that must end with it."""
+    """One demo in a folder of its own; `processes` are those that must end with it.
+
+    `interrupted` outlives an interrupt that was lost on its way (Python drops exceptions in finalizers).
+    """
 
     folder: Path
     patients: int
     seed: int
-    tell: Tell
+    say: Tell
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    interrupted: bool = False
+    ending: bool = False
 
     def __post_init__(self) -> None:
         self.study = self.folder / "study.yaml"
         self.server = self.folder / "server"
         self.record = self.folder / "received"
         self.logs = self.folder / "logs"
+
+    def go_on(self) -> None:
+        """Raises KeyboardInterrupt where one came and was lost."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def tell(self, text: str) -> None:
+        self.go_on()
+        self.say(text)
 
     def home(self, site: str) -> Path:
         return self.folder / "sites" / site
@@ -294,6 +308,7 @@ def _log(demo: Federation, name: str) -> str:
 def _wait(demo: Federation, is_so: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + READY_S
     while not is_so():
+        demo.go_on()
         ended = [name for name, process in demo.processes.items() if process.poll() is not None]
         if ended:
             raise FederationError(
@@ -309,21 +324,26 @@ def _ending_processes(demo: Federation, *, keep: bool) -> Iterator[None]:
     """End what was started, agents first; with `keep` only where the demo didn't come to its end."""
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        demo.interrupted = True
+        if not demo.ending:  # who asks twice doesn't cut the ending short
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+        demo.go_on()
     except BaseException:
         _end(demo)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if not keep:
         _end(demo)
 
 
 def _end(demo: Federation) -> None:
+    demo.ending = True
     for process in reversed(demo.processes.values()):
         process.terminate()
     for process in demo.processes.values():

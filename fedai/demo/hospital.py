@@ -12,6 +12,8 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +148,18 @@ def _write_all(folder: Path, plan: Sequence[Exposure], workers: int, progress: P
     if workers < 2 or len(jobs) < _FEW:
         _count(map(_write_exposure, jobs), len(jobs), progress)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    with _start_pool(workers) as pool:
         _count(pool.imap_unordered(_write_exposure, jobs, chunksize=8), len(jobs), progress)
+
+
+def _start_pool(workers: int) -> Pool:
+    """Processes that never see Ctrl-C, from their first instruction on; it can't cut their start in two."""
+    resource_tracker.ensure_running()  # its own start would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by whom it starts
+    try:
+        return multiprocessing.get_context("spawn").Pool(workers)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _count(done: Iterable[None], total: int, progress: Progress | None) -> None:
