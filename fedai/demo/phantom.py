@@ -13,11 +13,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE = 512  # rows and columns of every image
-COARSE = SIZE // 2  # fine structure is drawn on this grid and interpolated
-BLUR_RADII = (0.6, 1.0, 1.6, 2.4)  # coarse pixels; vessels and spots come in these four widths
+from fedai.demo.spectra import COARSE, SIZE, Image, cloud, detector_transfer, gaussian, interpolate
 
-Image = NDArray[np.float32]
+BLUR_RADII = (0.6, 1.0, 1.6, 2.4)  # coarse pixels; vessels and spots come in these four widths
 
 
 @dataclass(frozen=True)
@@ -324,47 +322,15 @@ def _add_nodule(picture: Image, nodule: Nodule, pose: _Pose) -> None:
 # ---------------------------------------------------------------- by Fourier transform: detail and detector
 
 
-@cache
-def _frequency(size: int) -> Image:
-    """Radial frequency of each bin of a real transform, cycles per pixel, float32 [size, size // 2 + 1]."""
-    rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
-    frequency: Image = np.hypot(rows, columns).astype(np.float32)
-    return frequency
-
-
-@cache
-def _gaussian(sigma: float, size: int = SIZE) -> Image:
-    """Transfer function of a Gaussian blur of `sigma` pixels."""
-    transfer: Image = np.exp(-2 * (np.pi * sigma * _frequency(size)) ** 2).astype(np.float32)
-    return transfer
-
-
-@cache
-def _cloud() -> Image:
-    """Amplitudes of a 1/f texture of unit variance, on the coarse grid."""
-    frequency = _frequency(COARSE)
-    amplitude = np.where(frequency > 0, 1 / np.maximum(frequency, 0.008) ** 1.3, 0)
-    spectrum: Image = (amplitude / np.sqrt((amplitude**2).mean())).astype(np.float32)
-    return spectrum
-
-
 def _fine_structure(rng: np.random.Generator, chest: Anatomy, pose: _Pose) -> Image:
     """Vessels, dense spots and parenchymal texture, float32 [512, 512]."""
     white = rng.standard_normal((COARSE, COARSE), dtype=np.float32)
-    spectrum = np.fft.rfft2(white) * (_cloud() * np.float32(chest.haze))
+    spectrum = np.fft.rfft2(white) * (cloud() * np.float32(chest.haze))
     for sigma in BLUR_RADII:
         impulses = _scatter(chest.vessels, sigma, np.sqrt(2 * np.pi) * sigma, pose)
         impulses += _scatter(chest.spots, sigma, 2 * np.pi * sigma**2, pose)
-        spectrum += np.fft.rfft2(impulses) * _gaussian(sigma, COARSE)
-    return _interpolate(spectrum)
-
-
-def _interpolate(spectrum: NDArray[np.complexfloating]) -> Image:
-    """The coarse grid's spectrum as a picture of twice its rows and columns."""
-    half, padded = COARSE // 2, np.zeros((SIZE, SIZE // 2 + 1), np.complex64)
-    padded[:half, :half] = spectrum[:half, :half]
-    padded[-half:, :half] = spectrum[-half:, :half]
-    return np.fft.irfft2(padded * 4, s=(SIZE, SIZE)).astype(np.float32)
+        spectrum += np.fft.rfft2(impulses) * gaussian(sigma, COARSE)
+    return interpolate(spectrum)
 
 
 def _scatter(points: NDArray[np.float32], sigma: float, weight: float, pose: _Pose) -> Image:
@@ -378,17 +344,13 @@ def _scatter(points: NDArray[np.float32], sigma: float, weight: float, pose: _Po
     return canvas
 
 
-def _transfer(kernel: float) -> Image:
-    if kernel >= 0:
-        return _gaussian(kernel)
-    return _gaussian(0.5) * (1 + np.float32(-kernel) * (1 - _gaussian(3.0)))
-
-
 def _expose(rng: np.random.Generator, scanner: Scanner, absorbed: Image) -> NDArray[np.uint16]:
     """Detector and console: quantum noise, kernel, tone curve, grid lines, quantization."""
     grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * np.float32(scanner.noise)
     noisy = absorbed + grain * np.sqrt(np.float32(0.3) + np.clip(absorbed, 0, 1))
-    sharp = np.fft.irfft2(np.fft.rfft2(noisy) * _transfer(scanner.kernel), s=(SIZE, SIZE)).astype(np.float32)
+    sharp = np.fft.irfft2(np.fft.rfft2(noisy) * detector_transfer(scanner.kernel), s=(SIZE, SIZE)).astype(
+        np.float32
+    )
     exposure = np.float32(rng.uniform(0.92, 1.08))
     value = (
         np.float32(scanner.offset)

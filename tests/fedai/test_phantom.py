@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fedai.demo.lettering import burn_in, draw_line, fold
-from fedai.demo.phantom import SIZE, Nodule, Scanner, draw_anatomy, draw_nodules, radiograph
+from fedai.demo.phantom import Nodule, Scanner, draw_anatomy, draw_nodules, radiograph
+from fedai.demo.spectra import SIZE
 
 PLAIN = Scanner()
 
