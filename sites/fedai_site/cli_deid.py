@@ -36,6 +36,7 @@ ProfileOption = Annotated[
     str, typer.Option(help="basic, basic+OPTION..., or a profile file.", metavar="FILE|basic|basic+OPTION...")
 ]
 VaultFolder = Annotated[Path, typer.Argument(help="The vault's folder.", metavar="VAULT")]
+LOGGED = ("time", "pseudonym", "persons", "reason", "refused")
 Shares = Annotated[list[Path], typer.Option(help="A person's share; give two.")]
 
 
@@ -56,9 +57,15 @@ def run(
     board_decision: Annotated[str, typer.Option(help="The review board's number if faces stay.")] = "",
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one per core.")] = None,
     engine: Annotated[str, typer.Option(help="processes, ray or dask.")] = "processes",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete OUT's clean files and do all anew.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Clean every DICOM file under IN into OUT. The originals are only read; a rerun continues."""
+    """Clean every DICOM file under IN into OUT. The originals are only read; a rerun continues.
+
+    An OUT that holds files under another key, vault, project or profile is refused.
+    """
     from fedai_site.deidentify.objects import Settings
     from fedai_site.deidentify.output import Job
     from fedai_site.deidentify.profile import load_profile
@@ -66,9 +73,9 @@ def run(
     from fedai_site.deidentify.run import run as run_job
 
     settings = Settings(load_profile(profile), key, vault, project, pixels, faces, board_decision)
-    folder, key = prepare(source, out, private, settings)
+    folder, key = prepare(source, out, private, settings, restart=restart)
     job = Job(source, out, folder, _with_key(settings, key), keep_names)
-    ran = run_job(job, engine=engine, processes=processes, progress=_progress())
+    ran = run_job(job, engine=engine, processes=processes, progress=_progress(), restart=restart)
     emit(_facts(ran, job), as_json=as_json, lines=_lines(ran, job))
 
 
@@ -106,6 +113,14 @@ def _lines(ran: Ran, job: Job) -> list[str]:
         lines.append(
             f"warning: {ran.reused_uids} clean files share a SOP Instance UID with another patient's"
         )
+    if ran.restored:
+        lines.append(
+            f"warning: {ran.restored} clean files were gone or had been changed; they were made anew"
+        )
+    if ran.stale:
+        shown = ", ".join(ran.stale[:3]) + (", ..." if len(ran.stale) > 3 else "")
+        lines.append(f"warning: {len(ran.stale)} clean files are of another key or other settings: {shown}")
+        lines.append("         their originals weren't in this run; --restart deletes them")
     lines.append(f"clean     {job.out}")
     lines.append(f"evidence  {ran.evidence}")
     lines.append(f"private   {job.private}  (key, pictures, source paths: keep it here)")
@@ -164,13 +179,16 @@ def verify(
         Path | None, typer.Option(help="CSV of names, numbers, dates that must not be found.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for the adequacy report.")] = None,
+    key_id: Annotated[
+        str, typer.Option(help="The key's id, as `run` tells it: files of another are named.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Read OUT's bytes again with an independent reader. Ends with 1 if anything identifying is found."""
     from fedai_site.verification import summary, summary_lines, write_report
     from fedai_site.verification import verify as verify_folder
 
-    findings = verify_folder(out, known, workers=os.cpu_count() or 1)
+    findings = verify_folder(out, known, workers=os.cpu_count() or 1, key_id=key_id)
     written = write_report(findings, report) if report else ()
     facts = {**summary(findings), "report": [str(path) for path in written]}
     emit(facts, as_json=as_json, lines=[*summary_lines(findings), *(f"report  {path}" for path in written)])
@@ -273,6 +291,41 @@ def vault_reidentify(
     persons = (by[0], by[1]) if len(by) == 2 else ("", "")
     parts = reidentify(vault, pseudonym, _two(share), reason=reason, persons=persons)
     emit({"identifiers": parts}, as_json=as_json, lines=parts)
+
+
+@vault_app.command("log")
+def vault_log(
+    vault: VaultFolder,
+    begin_anew: Annotated[
+        bool, typer.Option("--begin-anew", help="Put a log that doesn't check aside and begin another.")
+    ] = False,
+    share: Annotated[list[Path] | None, typer.Option(help="For --begin-anew: both shares.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="For --begin-anew: two names.")] = None,
+    reason: Annotated[str, typer.Option(help="For --begin-anew: what became of the log.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Each look back, the oldest first, after the log was checked; refused where it was changed or cut."""
+    from fedai_site.deidentify import vaultlog
+    from fedai_site.deidentify.vault import Vault
+    from fedai_site.deidentify.vault import begin_anew as begin
+
+    if begin_anew:
+        persons = (by[0], by[1]) if by and len(by) == 2 else ("", "")
+        aside = begin(vault, _two(share or []), reason=reason, persons=persons)
+        emit(
+            {"aside": aside},
+            as_json=as_json,
+            lines=[f"a new log; what is left of the old: {aside or 'nothing'}"],
+        )
+        return
+    Vault(vault)
+    entries = vaultlog.check(vault)
+    rows = [tuple(str(entry.get(key, "")) for key in LOGGED) for entry in entries]
+    emit(
+        {"entries": entries},
+        as_json=as_json,
+        lines=table(LOGGED, rows) if rows else ["nobody has looked back"],
+    )
 
 
 @vault_app.command("destroy")

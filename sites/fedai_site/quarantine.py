@@ -28,6 +28,7 @@ class Reason(StrEnum):
     UNDECODABLE = "UNDECODABLE"
     OVERLAY_IN_PIXELS = "OVERLAY_IN_PIXELS"
     UID_REUSED = "UID_REUSED"
+    CONFLICT = "CONFLICT"
     VIDEO = "VIDEO"
     TEXT_LEFT = "TEXT_LEFT"
     PIXELS_NOT_EXAMINED = "PIXELS_NOT_EXAMINED"
@@ -71,6 +72,10 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.UID_REUSED: (
         "has the SOP Instance UID of another patient's object",
         "correct the identifiers in the archive and export both again",
+    ),
+    Reason.CONFLICT: (
+        "differs from another object with the same SOP Instance UID of the same patient",
+        "compare the two; to use this one instead, release it with `fedai site deid review`",
     ),
     Reason.VIDEO: ("is a video", "export still frames: video can't be searched for text with certainty"),
     Reason.TEXT_LEFT: (

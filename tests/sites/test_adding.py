@@ -14,6 +14,7 @@ from dicom_files import encode, radiograph, save
 from fedai_site.adding import Added, add_data
 from fedai_site.catalogue import Catalogue
 from fedai_site.deidentify import create_secret
+from fedai_site.deidentify.review import decide, listed
 
 from fedai.errors import ConfigError, DataError
 
@@ -90,6 +91,23 @@ def test_a_copy_of_an_object_is_one_object(home: Path, export: Path) -> None:
         assert balanced(added)
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         assert len(catalogue.labelled()) == 3
+
+
+def test_another_content_of_an_object_waits_as_a_conflict_until_a_person_chooses_it(
+    home: Path, export: Path
+) -> None:
+    save(radiograph(2, "KIM2", AccessionNumber="ACC2", rows=18), export / "again.dcm")
+    added = add_data(home, export, None)
+    assert (added.written, added.quarantined["CONFLICT"], added.duplicates) == (3, 1, 0)
+    assert balanced(added)
+    (item,) = (one for one in listed(home / "deid") if one["reason"] == "CONFLICT")
+    before = {path: path.read_bytes() for path in home.rglob("*.dcm")}
+    decide(home / "deid", item["item"], "release", by="Anna", reason="the later export")
+    for _ in range(2):
+        assert add_data(home, export, None).quarantined["CONFLICT"] == 1
+        after = {path: path.read_bytes() for path in home.rglob("*.dcm")}
+        assert before.keys() == after.keys()
+        assert sum(before[path] != after[path] for path in before) == 1
 
 
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
@@ -211,6 +229,7 @@ import sys; from pathlib import Path
 from fedai.errors import DataError
 from fedai_site.adding import add_data
 from fedai_site.deidentify import create_secret
+from fedai_site.deidentify.review import decide, listed
 home = Path(sys.argv[1]); (home / "keys").mkdir(); create_secret(home / "keys" / "pseudonym.key")
 try:
     add_data(home, Path(sys.argv[2]), None)
@@ -239,7 +258,7 @@ def test_pydicom_s_own_files_all_end_as_an_image_or_in_quarantine(home: Path) ->
     added = add_data(home, TEST_FILES, None)
     assert balanced(added)
     assert added.written >= 60
-    assert added.written + added.duplicates >= 87
+    assert added.written + added.duplicates + added.quarantined["CONFLICT"] >= 87
     expected = "DICOMDIR NOT_DICOM NO_PIXELS STRUCTURED_REPORT SUSPICIOUS_CONTENT TRUNCATED UNDECODABLE"
     assert set(added.quarantined) <= {*expected.split(), "UNKNOWN_SOP_CLASS", "UNREADABLE"}
     from fedai_site import intake

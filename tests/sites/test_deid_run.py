@@ -12,19 +12,22 @@ import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dicom_files import encode, radiograph, save
 from fedai_site.deidentify import engines
 from fedai_site.deidentify.evidence import fits
-from fedai_site.deidentify.objects import Settings, clean_object
+from fedai_site.deidentify.objects import Settings, clean_object, has_release
 from fedai_site.deidentify.output import Job, clean_file
 from fedai_site.deidentify.profile import BASIC, Profile, load_profile
 from fedai_site.deidentify.pseudonyms import create_secret
 from fedai_site.deidentify.review import decide, listed
-from fedai_site.deidentify.run import Ran, run
-from fedai_site.quarantine import Quarantine
-from pydicom import dcmread
+from fedai_site.deidentify.run import Ran, prepare, run
+from fedai_site.deidentify.vault import create_vault
+from fedai_site.quarantine import Quarantine, Reason
+from fedai_site.verification import verify
+from pydicom import Dataset, dcmread
 
 from fedai.errors import ConfigError, RefusedByPolicy
 
@@ -125,6 +128,34 @@ def test_a_second_run_does_nothing_and_says_so(export: Path, tmp_path: Path, key
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.dcm")}
 
 
+def test_another_file_of_the_same_size_and_time_is_looked_at(tmp_path: Path, key: Path) -> None:
+    path = save(radiograph(1, "KIM1"), tmp_path / "export" / "IM0001.dcm")
+    ran(tmp_path / "export", tmp_path / "out", key)
+    stat = path.stat()
+    save(radiograph(2, "LEE2"), path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    result = ran(tmp_path / "export", tmp_path / "out", key)
+    assert (result.written, result.already) == (1, 0)
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 2
+
+
+def test_a_clean_file_that_was_changed_with_its_time_kept_is_made_anew_and_told(
+    export: Path, tmp_path: Path, key: Path
+) -> None:
+    ran(export, tmp_path / "out", key)
+    before = contents(tmp_path / "out")
+    path = next((tmp_path / "out").rglob("*.dcm"))
+    stat, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = ran(export, tmp_path / "out", key)
+    assert result.restored == 1
+    assert result.written + result.already == 6
+    assert contents(tmp_path / "out") == before
+    assert ran(export, tmp_path / "out", key).restored == 0
+
+
 def test_other_settings_make_all_files_anew_and_leave_no_old_ones(
     export: Path, tmp_path: Path, key: Path
 ) -> None:
@@ -196,6 +227,65 @@ def test_what_shows_no_face_stays_given_out_beside_slices_of_its_series(tmp_path
     assert len(result.evidence.read_text().splitlines()) == 2
 
 
+def ct_slice(number: int, **more: object) -> Dataset:
+    """One of a series that waits, because it may show a head."""
+    image = radiograph(number, "KIM1", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
+    image.SeriesInstanceUID, image.StudyInstanceUID = "1.2.5.77", "1.2.4.77"
+    image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, number], [1, 0, 0, 0, 1, 0]
+    image.PixelSpacing = [1, 1]
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    for name, value in more.items():
+        setattr(image, name, value)
+    return image
+
+
+def run_with_faces(source: Path, out: Path, key: Path) -> Ran:
+    faces = replace(settings(key), faces=True, board_decision="")
+    return run(Job(source, out, out.with_name(f"{out.name}.private"), faces))
+
+
+def test_two_contents_of_an_object_in_a_series_that_waits_are_a_conflict_that_a_person_decides(
+    tmp_path: Path, key: Path
+) -> None:
+    export, out = tmp_path / "export", tmp_path / "out"
+    save(ct_slice(0), export / "0.dcm")
+    for name, voltage in (("a", "100"), ("b", "120"), ("copy of b", "120")):
+        save(ct_slice(1, KVP=voltage), export / f"{name}.dcm")
+    first = run_with_faces(export, out, key)
+    waiting = first.quarantined["CONFLICT"]
+    assert (first.written, first.duplicates + waiting, waiting > 0) == (2, 2, True)
+    (item,) = listed(out.with_name("out.private"))
+    assert len(item["sources"]) == waiting
+    stood = {dcmread(path).KVP for path in out.rglob("*.dcm") if "KVP" in dcmread(path)}
+    decide(out.with_name("out.private"), item["item"], "release", by="Anna", reason="the later export")
+    second = run_with_faces(export, out, key)
+    stands = {dcmread(path).KVP for path in out.rglob("*.dcm") if "KVP" in dcmread(path)}
+    assert len(stood) == len(stands) == 1
+    assert stood != stands
+    assert second.quarantined["CONFLICT"] == 3 - waiting
+    assert len(second.evidence.read_text().splitlines()) == 2
+
+
+def test_identical_files_in_quarantine_are_one_item_and_one_decision(
+    export: Path, tmp_path: Path, key: Path
+) -> None:
+    shutil.copy(export / "cut.dcm", export / "cut copy.dcm")
+    ran(export, tmp_path / "out", key)
+    (item,) = (one for one in listed(tmp_path / "out.private") if one["reason"] == "TRUNCATED")
+    assert [Path(path).name for path in item["sources"]] == ["cut copy.dcm", "cut.dcm"]
+    decide(tmp_path / "out.private", item["item"], "refuse", by="Anna", reason="cut")
+    assert ran(export, tmp_path / "out", key).quarantined["TRUNCATED"] == 2
+    assert [one["decision"] for one in listed(tmp_path / "out.private")].count("refuse") == 1
+
+
+def test_a_release_covers_only_the_reasons_that_a_person_saw() -> None:
+    review = {"decision": "release", "about": "CONFLICT", "before": []}
+    assert has_release(review, Reason.CONFLICT)
+    assert not has_release(review, Reason.TEXT_LEFT)
+    assert has_release({**review, "before": ["TEXT_LEFT"]}, Reason.TEXT_LEFT)
+    assert not has_release({**review, "decision": "refuse"}, Reason.CONFLICT)
+
+
 def test_a_folder_that_is_filled_anew_keeps_what_came_of_it_before(tmp_path: Path, key: Path) -> None:
     for number in (1, 2):
         save(radiograph(number, f"KIM{number}"), tmp_path / "export" / "IM0001.dcm")
@@ -231,17 +321,11 @@ def test_a_vault_of_two_projects_is_refused(export: Path, tmp_path: Path) -> Non
 def test_a_series_that_comes_in_portions_is_not_given_out_portion_by_portion(
     tmp_path: Path, key: Path
 ) -> None:
-    faces = replace(settings(key), faces=True, board_decision="")
     ends = []
     for number in range(3):
-        slice_ = radiograph(number, "KIM1", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
-        slice_.SeriesInstanceUID, slice_.StudyInstanceUID = "1.2.5.77", "1.2.4.77"
-        slice_.ImagePositionPatient, slice_.ImageOrientationPatient = [0, 0, number], [1, 0, 0, 0, 1, 0]
-        slice_.PixelSpacing = [1, 1]
-        slice_.file_meta.MediaStorageSOPClassUID = slice_.SOPClassUID
         path = tmp_path / "export" / f"{number}.dcm"
-        save(slice_, path)
-        result = run(Job(tmp_path / "export", tmp_path / "out", tmp_path / "out.private", faces))
+        save(ct_slice(number), path)
+        result = run_with_faces(tmp_path / "export", tmp_path / "out", key)
         ends.append((result.written, result.quarantined))
         path.unlink()
     assert ends == [(1, {}), (0, {"FACE_LEFT": 1}), (0, {"FACE_LEFT": 1})]
@@ -317,6 +401,81 @@ def deid(*arguments: str) -> dict[str, object]:
     )
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
+
+
+def prepared(export: Path, out: Path, private: Path | None = None, **changes: Any) -> Job:
+    """The job that the command would run: settings are `changes` of the defaults."""
+    restart = bool(changes.pop("restart", False))
+    wanted = Settings(**{"profile": BASIC, "pixels": False, "faces": False, "board_decision": "D", **changes})
+    private, key = prepare(export, out, private, wanted, restart=restart)
+    return Job(export, out, private, replace(wanted, key=key))
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"key": "other.key"}, "another key"),
+        ({"key": "new.key"}, "another key"),
+        ({"project": "trauma"}, "no project"),
+        ({"vault": "vault"}, "a key instead of a vault"),
+        ({"profile": load_profile("basic+uids")}, "another profile .basic, dates: remove."),
+        ({"private": "elsewhere"}, "knows nothing of"),
+    ],
+)
+def test_an_out_of_other_names_or_another_profile_is_refused_before_anything_is_made(
+    export: Path, tmp_path: Path, other: dict[str, Any], why: str
+) -> None:
+    create_secret(tmp_path / "other.key")
+    create_vault(tmp_path / "vault", (tmp_path / "a.share", tmp_path / "b.share"))
+    assert run(prepared(export, tmp_path / "out")).written == 6
+    before = {name: digest for name, digest in contents(tmp_path).items() if "sqlite" not in name}
+    changes = {name: tmp_path / value if isinstance(value, str) and name != "project" else value
+               for name, value in other.items()}  # fmt: skip
+    with pytest.raises(RefusedByPolicy, match=why) as refusal:
+        prepared(export, tmp_path / "out", **changes)
+    assert "another OUT" in refusal.value.hint
+    after = {name: digest for name, digest in contents(tmp_path).items() if "sqlite" not in name}
+    assert before == after
+
+
+def test_the_command_refuses_another_project_with_its_own_exit_code(export: Path, tmp_path: Path) -> None:
+    words = ("--no-pixels", "--no-faces", "--board-decision", "DRB-1", "--project")
+    assert deid("run", str(export), str(tmp_path / "out"), *words, "a")["written"] == 6
+    error = deid("run", str(export), str(tmp_path / "out"), *words, "b")["error"]
+    assert (error["code"], "'a'" in error["message"]) == ("REFUSED", True)
+
+
+def test_a_lost_key_is_not_replaced_by_a_new_one(export: Path, tmp_path: Path) -> None:
+    run(prepared(export, tmp_path / "out"))
+    (tmp_path / "out.private" / "pseudonym.key").unlink()
+    with pytest.raises(RefusedByPolicy, match="another key"):
+        prepared(export, tmp_path / "out")
+    assert not (tmp_path / "out.private" / "pseudonym.key").exists()
+
+
+def test_a_restart_leaves_nothing_of_the_older_names(export: Path, tmp_path: Path) -> None:
+    run(prepared(export, tmp_path / "out"))
+    old = {path.name for path in (tmp_path / "out").rglob("*")}
+    result = run(prepared(export, tmp_path / "out", project="trauma", restart=True), restart=True)
+    assert (result.written, result.stale) == (6, ())
+    assert old & {path.name for path in (tmp_path / "out").rglob("*")} == {"evidence.jsonl"}
+    assert len(result.evidence.read_text().splitlines()) == 6
+
+
+def test_clean_files_of_an_older_key_whose_originals_are_gone_are_told(
+    export: Path, tmp_path: Path, key: Path
+) -> None:
+    ran(export, tmp_path / "out", key)
+    other = tmp_path / "other.key"
+    create_secret(other)
+    old = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.dcm")}
+    shutil.rmtree(export / "Kim^Minji 1")
+    result = ran(export, tmp_path / "out", other)
+    assert len(result.stale) == 3
+    assert set(result.stale) < old
+    assert verify(tmp_path / "out").ok is False
+    named = {f.file for f in verify(tmp_path / "out", key_id=result.key_id).findings if "key" in f.message}
+    assert named == set(result.stale)
 
 
 def test_faces_stay_only_with_the_boards_number(export: Path, tmp_path: Path) -> None:

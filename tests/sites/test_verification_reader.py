@@ -340,6 +340,20 @@ def test_evidence_must_speak_of_each_file_once_and_of_its_bytes(tmp_path: Path) 
     assert verify(out, needs_evidence=False).ok
 
 
+def test_files_of_another_key_than_the_rest_or_the_current_one_are_named(tmp_path: Path) -> None:
+    out = folder_of(tmp_path, [radiograph(number) for number in range(3)])
+    entries = [evidence_of(path, out) for path in sorted(out.glob("*.dcm"))]
+    entries[1]["key_id"] = "f" * 16
+    (out / "evidence.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+    def named(key_id: str = "") -> list[str]:
+        return [f.file for f in verify(out, key_id=key_id).findings if "not of the key" in f.message]
+
+    assert named() == ["0002.dcm"]
+    assert named("0123456789abcdef") == ["0002.dcm"]
+    assert named("f" * 16) == ["0001.dcm", "0003.dcm"]
+
+
 def test_a_changed_byte_of_the_pixels_does_not_fit_the_evidence(tmp_path: Path) -> None:
     path = one_object(tmp_path)
     data = bytearray(path.read_bytes())

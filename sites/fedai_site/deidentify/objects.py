@@ -99,7 +99,7 @@ def clean_dataset(
 ) -> CleanObject:
     """As `clean_object`, for a file that has been parsed already."""
     if review and review.get("decision") == "refuse":
-        raise Quarantine(Reason.TEXT_LEFT, "a person has looked and refused it")
+        raise Quarantine(Reason(review["about"]), "a person has looked and refused it")
     kind = sop_class_of(original)
     if kind and not is_well_known(kind):
         raise Quarantine(Reason.UNKNOWN_SOP_CLASS)
@@ -114,6 +114,13 @@ def clean_dataset(
         review=_outcome_of(review),
     )
     return finish(cleaned, evidence, held=_may_show_a_face(original, settings))
+
+
+def has_release(review: Mapping[str, Any] | None, reason: Reason) -> bool:
+    """Whether a person has released a file that was in quarantine for this reason."""
+    if not review or review["decision"] != "release":
+        return False
+    return reason in (review["about"], *review.get("before", ()))
 
 
 def _outcome_of(review: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -154,7 +161,7 @@ def _pixels(
         return clean_pixels(cleaned.dataset, PixelFacts.of(original))
     except Quarantine as error:
         seen = int(original.get("NumberOfFrames") or 1) == 1  # of several frames the picture shows one
-        if error.reason is Reason.TEXT_LEFT and seen and review and review.get("decision") == "release":
+        if error.reason is Reason.TEXT_LEFT and seen and has_release(review, Reason.TEXT_LEFT):
             return None
         raise
 

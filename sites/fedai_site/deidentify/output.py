@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 
 from fedai.errors import DataError
 from fedai_site.deidentify import reading
-from fedai_site.deidentify.objects import CleanObject, Settings, clean_dataset, deidentifier
+from fedai_site.deidentify.objects import CleanObject, Settings, clean_dataset, deidentifier, has_release
 from fedai_site.deidentify.state import DUPLICATE, HELD, WRITTEN, Source, State, Written
 from fedai_site.quarantine import Quarantine, Reason
 
@@ -51,16 +51,21 @@ class Job:
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def fingerprint(self) -> str:
-        """Of all that decides about the result beside the files themselves."""
+    def facts(self) -> dict[str, Any]:
+        """All that decides about the result beside the files themselves, as plain data."""
         settings = self.settings
-        facts = {
+        return {
             **asdict(replace(settings, profile=settings.profile, key=None, vault=None)),
             "profile": settings.profile.model_dump(mode="json"),
+            "names": "key" if settings.vault is None else "vault",
             "key": deidentifier(settings).pseudonyms.key_id,
             "keep_names": self.keep_names,
         }
-        return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the facts, 16 hex digits."""
+        return sha256(json.dumps(self.facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -147,18 +152,22 @@ def give_out(job: Job, source: Source, name: str, clean: CleanObject, facts: str
 def settle(job: Job, state: State, outcome: Outcome) -> None:
     """Put a worker's clean file in its place and remember the outcome. Only one process does this.
 
-    Of several files under one name that with the smaller hash has it, in whatever order they come; the others
-    get their hash added to it, or are duplicates where a job wants each instance once.
+    Of several contents under one name the first by `_rank` has it, in whatever order they come; the others
+    get their hash added to it, or go to quarantine as a conflict where a job wants each instance once.
     """
     source, written, part = outcome.source, outcome.written, outcome.part
     if written is None or part is None:
         state.note(source)
         return
     there = _rival(job, state, source, written)
-    if there and (_hash(there) == _hash(written) or (job.unique and _hash(there) < _hash(written))):
+    if there and _hash(there) == _hash(written):
         part.unlink()
         state.note(replace(source, state=DUPLICATE))
-    elif there and _hash(there) < _hash(written):
+    elif there and _rank(job, there) < _rank(job, written):
+        if job.unique:
+            part.unlink()
+            state.note(in_conflict(source))
+            return
         other = _renamed(written)
         settle(job, state, Outcome(replace(source, object=other.path), other, part))
     else:
@@ -170,6 +179,22 @@ def settle(job: Job, state: State, outcome: Outcome) -> None:
         state.note(source, written)
 
 
+def _rank(job: Job, written: Written) -> tuple[bool, str]:
+    """What a person has released comes first, then the smaller hash."""
+    evidence = json.loads(written.evidence)
+    return not is_chosen(job, evidence["input_sha256"]), evidence["output_sha256"]
+
+
+def is_chosen(job: Job, input_sha256: str) -> bool:
+    """Whether a person has said that of several contents of one object this is the right one."""
+    return has_release(job.decisions.get(input_sha256), Reason.CONFLICT)
+
+
+def in_conflict(source: Source) -> Source:
+    """A file whose object has another content as well, which stands for it."""
+    return replace(source, state=str(Reason.CONFLICT), object="")
+
+
 def _rival(job: Job, state: State, source: Source, written: Written) -> Written | None:
     """Another source's file of this run that lies under the name already."""
     there = state.written(written.path)
@@ -179,7 +204,7 @@ def _rival(job: Job, state: State, source: Source, written: Written) -> Written 
 
 
 def _make_way(job: Job, state: State, there: Written) -> None:
-    """A file whose name another one takes: it gets its hash added, or goes as a duplicate."""
+    """A file whose name another one takes: it gets its hash added, or goes to quarantine."""
     sources = state.sources_of(there.path)
     other = _renamed(there)
     if not job.unique:
@@ -187,7 +212,7 @@ def _make_way(job: Job, state: State, there: Written) -> None:
         state.forget_object(there.path)
     for source in sources:
         if job.unique:
-            state.note(replace(source, state=DUPLICATE))
+            state.note(in_conflict(source))
         else:
             state.note(replace(source, object=other.path), other)
 
@@ -203,12 +228,17 @@ def _hash(written: Written) -> str:
 
 
 def is_intact(job: Job, written: Written) -> bool:
-    """Whether a clean file still lies there as it was written."""
+    """Whether a clean file's bytes are still those that its evidence speaks of."""
+    return hash_of(job.out / written.path) == _hash(written)
+
+
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, '' for one that can't be read."""
     try:
-        stat = (job.out / written.path).stat()
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
     except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (written.bytes, written.mtime_ns)
+        return ""
 
 
 def as_data_error(error: OSError | sqlite3.OperationalError) -> Exception:

@@ -2,8 +2,9 @@
 
 Three folders: IN is only read. OUT holds clean files and `evidence.jsonl`, nothing else. PRIVATE (mode 0700)
 holds what must stay at the hospital: the key, if none is given, which source became what, pictures for the
-review. A rerun continues; what was written under the same settings and is still there as written isn't done
-again. The result doesn't depend on the order or the number of processes.
+review. A rerun continues: what has the same bytes as then, was cleaned under the same settings and is still
+there as written (all by hashes) isn't done again. The result doesn't depend on the order or the number of
+processes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from itertools import permutations
 from pathlib import Path
 
 from fedai.errors import ConfigError
-from fedai_site.deidentify import engines, volumes
+from fedai_site.deidentify import engines, mixture, volumes
 from fedai_site.deidentify.objects import Settings, deidentifier
 from fedai_site.deidentify.output import (
     EVIDENCE,
@@ -30,6 +31,7 @@ from fedai_site.deidentify.output import (
     Outcome,
     as_data_error,
     clean_file,
+    hash_of,
     is_intact,
     settle,
     withdraw,
@@ -46,7 +48,9 @@ FILES_FOR_A_PROCESS = 50  # fewer than that aren't worth another process, which 
 class Ran:
     """What became of a folder: found = written + already + duplicates + the sum of quarantined.
 
-    `reused_uids`: clean files whose SOP Instance UID another patient's file has as well.
+    `reused_uids`: clean files whose SOP Instance UID another patient's file has as well. `restored`: how many
+    of the written were made anew because their clean file was gone or no longer what its evidence says.
+    `stale`: clean files of earlier runs under another key or other settings; their originals weren't in this.
     """
 
     found: int
@@ -55,14 +59,20 @@ class Ran:
     duplicates: int
     quarantined: dict[str, int]
     reused_uids: int
+    restored: int
+    stale: tuple[str, ...]
     key_id: str
     evidence: Path
 
 
-def prepare(source: Path, out: Path, private: Path | None, settings: Settings) -> tuple[Path, Path | None]:
-    """(private folder, key file), both made if they have to be. Raises ConfigError before anything is made.
+def prepare(
+    source: Path, out: Path, private: Path | None, settings: Settings, *, restart: bool = False
+) -> tuple[Path, Path | None]:
+    """(private folder, key file), both made if they have to be.
 
-    Without a key and a vault the private folder's own key is used, and made at the first run.
+    Without a key and a vault the private folder's own key is used, and made at the first run. Before anything
+    is made raises ConfigError, and RefusedByPolicy for an OUT that holds files under other names or another
+    profile, unless it is to `restart`.
     """
     private = private or out.with_name(f"{out.name}.private")
     key = settings.key or (private / "pseudonym.key" if settings.vault is None else None)
@@ -71,9 +81,9 @@ def prepare(source: Path, out: Path, private: Path | None, settings: Settings) -
     if not settings.faces and not settings.board_decision.strip():
         hint = "--board-decision NUMBER"
         raise ConfigError("faces stay only with the review board's decision number", hint=hint)
+    mixture.check(out, private, replace(settings, key=key), restart=restart)
     private.mkdir(parents=True, exist_ok=True, mode=0o700)
     if key is not None and not key.exists():
-        key.parent.mkdir(parents=True, exist_ok=True)
         create_secret(key)
     return private, key
 
@@ -83,9 +93,16 @@ def _is_inside(inner: Path, outer: Path) -> bool:
 
 
 def run(
-    job: Job, *, engine: str = "processes", processes: int | None = None, progress: Progress | None = None
+    job: Job,
+    *,
+    engine: str = "processes",
+    processes: int | None = None,
+    progress: Progress | None = None,
+    restart: bool = False,
 ) -> Ran:
     """Clean every file under the source folder; a single file's fault only quarantines that file.
+
+    `restart`: first take back all clean files of earlier runs.
 
     Raises ConfigError for wrong settings, DataError when the disk is full.
     """
@@ -93,6 +110,9 @@ def run(
     try:
         job.out.mkdir(parents=True, exist_ok=True)
         with State(job.private) as state, _alone(job):
+            if restart:
+                _start_over(job, state)
+            state.note_settings(job.fingerprint, job.facts)
             return _run(replace(job, decisions=state.decisions()), state, engine, processes, progress)
     except (OSError, sqlite3.OperationalError) as error:
         raise as_data_error(error) from error
@@ -113,10 +133,22 @@ def _alone(job: Job) -> Iterator[None]:
             shutil.rmtree(job.out / PARTS, ignore_errors=True)
 
 
+def _start_over(job: Job, state: State) -> None:
+    """Nothing of earlier runs stays in the output. A reviewer's decisions do."""
+    (job.out / EVIDENCE).unlink(missing_ok=True)
+    for written in list(state.objects()):
+        withdraw(job, state, written.path)
+    state.forget_sources()
+    shutil.rmtree(job.private / "held", ignore_errors=True)
+    for folder in sorted((path for path in job.out.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def _run(job: Job, state: State, engine: str, processes: int | None, progress: Progress | None) -> Ran:
     fingerprint = job.fingerprint
     paths = _find(job)
-    before = {path for path in paths if _is_done(state, job, path, fingerprint)}
+    before, restored = _look_back(state, job, paths, fingerprint, progress)
     waiting = [path for path in paths if path not in before]
     count = processes or min(os.cpu_count() or 1, max(1, len(waiting) // FILES_FOR_A_PROCESS))
     work = partial(clean_file, job, fingerprint)
@@ -130,7 +162,7 @@ def _run(job: Job, state: State, engine: str, processes: int | None, progress: P
     if job.unique:
         _withdraw_reused(state, job)
     _write_evidence(state, job)
-    return _ran(state, job, paths, before)
+    return _ran(state, job, paths, before, restored)
 
 
 def _check_folders(source: Path, out: Path, private: Path) -> None:
@@ -150,17 +182,30 @@ def _find(job: Job) -> list[Path]:
     return sorted(path for path in found if not any(path.resolve().is_relative_to(own) for own in skip))
 
 
-def _is_done(state: State, job: Job, path: Path, fingerprint: str) -> bool:
-    """Whether a file is unchanged and its clean file still lies there as it was written."""
-    source, stat = state.source(path), path.stat()
-    if source is None or (source.bytes, source.mtime_ns, source.settings) != (
-        stat.st_size,
-        stat.st_mtime_ns,
-        fingerprint,
-    ):
-        return False
-    written = state.written(source.object)
-    return source.state in (WRITTEN, DUPLICATE) and written is not None and is_intact(job, written)
+def _look_back(
+    state: State, job: Job, paths: list[Path], fingerprint: str, progress: Progress | None
+) -> tuple[set[Path], int]:
+    """What is done already, by both files' hashes; and how many clean files aren't as they were written."""
+    done: set[Path] = set()
+    damaged: set[str] = set()
+    for path in paths:
+        source = state.source(path)
+        written = state.written(source.object) if source else None
+        if source is None or written is None or not _is_settled(source, path, fingerprint):
+            continue
+        if written.path not in damaged and is_intact(job, written):
+            done.add(path)
+            if progress:
+                progress(len(done), len(paths))
+        else:
+            damaged.add(written.path)
+    return done, len(damaged)
+
+
+def _is_settled(source: Source, path: Path, fingerprint: str) -> bool:
+    """Whether these very bytes were cleaned under these settings. Size and time prove nothing."""
+    is_clean = source.state in (WRITTEN, DUPLICATE) and source.settings == fingerprint
+    return is_clean and path.stat().st_size == source.bytes and hash_of(path) == source.input_sha256
 
 
 def _note(state: State, job: Job, path: Path, outcome: Outcome | engines.Lost, fingerprint: str) -> None:
@@ -211,7 +256,8 @@ def _write_evidence(state: State, job: Job) -> None:
     part.replace(job.out / EVIDENCE)
 
 
-def _ran(state: State, job: Job, paths: list[Path], before: set[Path]) -> Ran:
+def _ran(state: State, job: Job, paths: list[Path], before: set[Path], restored: int) -> Ran:
+    key_id = deidentifier(job.settings).pseudonyms.key_id
     ends: Counter[str] = Counter()
     for path in paths:
         end = source.state if (source := state.source(path)) else ""
@@ -224,6 +270,8 @@ def _ran(state: State, job: Job, paths: list[Path], before: set[Path]) -> Ran:
         duplicates=ends[DUPLICATE],
         quarantined=quarantined,
         reused_uids=len(state.instances_of_several_patients()),
-        key_id=deidentifier(job.settings).pseudonyms.key_id,
+        restored=restored,
+        stale=tuple(state.stale(key_id, job.fingerprint)),
+        key_id=key_id,
         evidence=job.out / EVIDENCE,
     )

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS objects (
     facts TEXT NOT NULL                -- what whoever asked for the run wanted to remember, JSON
 );
 CREATE INDEX IF NOT EXISTS objects_by_instance ON objects (instance);
+CREATE TABLE IF NOT EXISTS settings (fingerprint TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TEXT NOT NULL);
 """
 WRITTEN, DUPLICATE, HELD, ALREADY = "WRITTEN", "DUPLICATE", "HELD", "ALREADY"
@@ -125,6 +126,34 @@ class State:
         query = "SELECT * FROM sources WHERE state NOT IN (?, ?, ?) ORDER BY path"
         rows = self._database.execute(query, (WRITTEN, DUPLICATE, HELD))
         return [Source(Path(os.fsdecode(row[0])), *row[1:]) for row in rows]
+
+    def note_settings(self, fingerprint: str, facts: Mapping[str, Any]) -> None:
+        """Remember what a run's fingerprint stands for."""
+        with self._database as database:
+            row = (fingerprint, json.dumps(dict(facts), sort_keys=True, default=str))
+            database.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", row)
+
+    def settings_in_use(self) -> list[dict[str, Any]]:
+        """What the clean files were written under: the facts of each run that wrote any."""
+        used = "SELECT settings FROM sources WHERE object IN (SELECT path FROM objects)"
+        rows = self._database.execute(f"SELECT facts FROM settings WHERE fingerprint IN ({used})")  # noqa: S608
+        return [json.loads(row[0]) for row in rows]
+
+    def has_objects(self) -> bool:
+        """Whether any clean file is known."""
+        return self._database.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is not None
+
+    def stale(self, key_id: str, settings: str) -> list[str]:
+        """Paths of clean files that are of another key, or that only other settings made."""
+        query = """SELECT path FROM objects WHERE json_extract(evidence, '$.key_id') != ? OR (
+            path IN (SELECT object FROM sources)
+            AND path NOT IN (SELECT object FROM sources WHERE settings = ?)) ORDER BY path"""
+        return [row[0] for row in self._database.execute(query, (key_id, settings))]
+
+    def forget_sources(self) -> None:
+        """As if no file had been looked at yet; decisions stay."""
+        with self._database as database:
+            database.execute("DELETE FROM sources")
 
     def counts(self) -> Counter[str]:
         """How many source files are in each state."""

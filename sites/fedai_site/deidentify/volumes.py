@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,17 @@ import pydicom
 from fedai_site.deidentify.engine import Cleaned
 from fedai_site.deidentify.evidence import Evidence, findings
 from fedai_site.deidentify.objects import finish, instance_of
-from fedai_site.deidentify.output import Job, Outcome, clean_file, give_out, quarantined, settle, withdraw
+from fedai_site.deidentify.output import (
+    Job,
+    Outcome,
+    clean_file,
+    give_out,
+    in_conflict,
+    is_chosen,
+    quarantined,
+    settle,
+    withdraw,
+)
 from fedai_site.deidentify.silence import silenced
 from fedai_site.deidentify.state import DUPLICATE, HELD, Source, State
 from fedai_site.quarantine import Quarantine, Reason
@@ -83,26 +94,32 @@ def _release(job: Job, state: State, name: str, sources: list[Source], is_whole:
     (job.private / "held" / name).rmdir()
 
 
+def _rank(job: Job, source: Source) -> tuple[bool, str]:
+    return not is_chosen(job, source.input_sha256), source.input_sha256
+
+
 def _cleaned(job: Job, sources: list[Source]) -> list[Outcome]:
     from fedai_site.deidentify.faces import deface_series
 
-    slices = [_read(job, source) for source in sorted(sources, key=lambda source: source.input_sha256)]
+    slices = [_read(job, source) for source in sorted(sources, key=partial(_rank, job))]
     if len({found.kept["patient"] for found in slices}) > 1:
         raise Quarantine(Reason.UID_REUSED, "a series of several patients")
     first: dict[str, _Slice] = {}
     for found in slices:
         first.setdefault(found.instance, found)
-    unique = list(first.values())
-    face = findings(deface_series([found.dataset for found in unique]))
-    outcomes = [_given_out(job, found, face) for found in unique]
-    names = {outcome.source.input_sha256: outcome.source.object for outcome in outcomes}
-    by_instance = {key: names[found.source.input_sha256] for key, found in first.items()}
-    done = {id(found) for found in unique}
-    return outcomes + [
-        Outcome(replace(found.source, state=DUPLICATE, object=by_instance[found.instance]))
-        for found in slices
-        if id(found) not in done
-    ]
+    face = findings(deface_series([found.dataset for found in first.values()]))
+    outcomes = [_given_out(job, found, face) for found in first.values()]
+    names = {found.instance: one.source.object for found, one in zip(first.values(), outcomes, strict=True)}
+    rest = [found for found in slices if found is not first[found.instance]]
+    return outcomes + [_left_over(found, first[found.instance], names[found.instance]) for found in rest]
+
+
+def _left_over(found: _Slice, first: _Slice, name: str) -> Outcome:
+    """One more file of an object that another file stands for: a copy of it, or another content."""
+    is_copy = found.kept["evidence"]["output_sha256"] == first.kept["evidence"]["output_sha256"]
+    return Outcome(
+        replace(found.source, state=DUPLICATE, object=name) if is_copy else in_conflict(found.source)
+    )
 
 
 def _read(job: Job, source: Source) -> _Slice:

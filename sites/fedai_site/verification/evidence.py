@@ -22,15 +22,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_LINE = 4 * 2**20
 
 
-def check_evidence(folder: Path, hashes: Mapping[str, str], context: Context) -> Iterator[Finding]:
+def check_evidence(
+    folder: Path, hashes: Mapping[str, str], context: Context, key_id: str = ""
+) -> Iterator[Finding]:
     """Findings about the evidence. `hashes` is the SHA-256 of each object's bytes by its path in the
-    folder.
+    folder, `key_id` the key that all must be of ('': that of most).
     """
     path = folder / EVIDENCE
     if not path.is_file():
         yield _violation("there is no evidence file")
         return
     lines: Counter[str] = Counter()
+    keys: dict[str, str] = {}
     with path.open("rb") as file:
         for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
             entry = _entry(raw)
@@ -38,12 +41,22 @@ def check_evidence(folder: Path, hashes: Mapping[str, str], context: Context) ->
                 yield _violation("a line that is no JSON object", f"line {number}")
                 continue
             lines[str(entry.get("path"))] += 1
+            keys[str(entry.get("path"))] = str(entry.get("key_id"))
             yield from _check(entry, hashes, number)
             yield from _scan(entry, context, f"line {number}")
     for name in sorted(set(hashes) - set(lines)):
         yield Finding(Severity.VIOLATION, "evidence", "no line of evidence", name)
     for name in sorted(name for name, count in lines.items() if count > 1 and name in hashes):
         yield Finding(Severity.VIOLATION, "evidence", "more than one line of evidence", name)
+
+    yield from _of_other_keys({name: key for name, key in keys.items() if name in hashes}, key_id)
+
+
+def _of_other_keys(keys: Mapping[str, str], key_id: str) -> Iterator[Finding]:
+    """Files whose names come from another key: the same patients may be in the folder under other names."""
+    expected = key_id or (Counter(sorted(keys.values())).most_common(1) or [("", 0)])[0][0]
+    for name in sorted(name for name, key in keys.items() if key != expected):
+        yield Finding(Severity.VIOLATION, "evidence", f"its evidence is not of the key {expected}", name)
 
 
 def _violation(message: str, place: str = "") -> Finding:

@@ -41,13 +41,15 @@ def verify(
     seed: int = 0,
     decode: bool = True,
     needs_evidence: bool = True,
+    key_id: str = "",
 ) -> Findings:
     """Read everything below `folder` and say what was found.
 
     `known` is a CSV file of the site's known identifiers. `workers` is the number of processes, 0 for
     this one alone (then a decoder that crashes takes it along). `samples` pictures of objects that claim
-    to be free of text are chosen by `seed`. `decode` also searches decoded pixels. Raises ConfigError for
-    a folder or a list that can't be used; never for the content of a file.
+    to be free of text are chosen by `seed`. `decode` also searches decoded pixels. `key_id` names the key
+    that all evidence must be of; without it, that of most files. Raises ConfigError for a folder or a list
+    that can't be used; never for the content of a file.
     """
     if not folder.is_dir():
         raise ConfigError("is not a folder", where=str(folder))
@@ -60,7 +62,7 @@ def verify(
     found += check_identities(objects)
     if needs_evidence or (folder / EVIDENCE).exists():
         hashes = {one.file: one.sha256 for one in objects}
-        found += check_evidence(folder, hashes, Context(index, EVIDENCE))
+        found += check_evidence(folder, hashes, Context(index, EVIDENCE), key_id)
     if not objects:
         found.append(Finding(Severity.VIOLATION, "file structure", "there is no DICOM object in the folder"))
     pictures = tuple(_pictures(folder, objects, samples, seed))
