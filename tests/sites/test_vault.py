@@ -1,12 +1,17 @@
 """The vault: random tokens, the way back under two persons' locks, destruction."""
 
 import json
+import sqlite3
+import unicodedata
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from fedai_site.deidentify import vaultlog
 from fedai_site.deidentify.pseudonyms import Pseudonyms, create_secret
-from fedai_site.deidentify.vault import VaultPseudonyms, create_vault, destroy, reidentify
+from fedai_site.deidentify.vault import VaultPseudonyms, begin_anew, create_vault, destroy, reidentify
 
 from fedai.errors import ConfigError, RefusedByPolicy
 
@@ -81,6 +86,104 @@ def test_two_persons_with_a_reason_look_back_and_it_is_logged(vault: Path) -> No
     assert second["before"] != ""
 
 
+def _looked(vault: Path) -> list[bytes]:
+    """The log's lines after three look backs."""
+    pseudonym = VaultPseudonyms(vault).patient(*KIM)
+    for _ in range(3):
+        _look(vault, pseudonym)
+    return (vault / "log.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("how", ["gone", "emptied", "cut", "first line gone", "changed", "longer"])
+def test_a_log_that_was_changed_or_cut_is_seen_at_every_opening(vault: Path, how: str) -> None:
+    lines = _looked(vault)
+    now = {
+        "gone": [],
+        "emptied": [],
+        "cut": lines[:1],
+        "first line gone": lines[1:],
+        "changed": [lines[0].replace(b"recall", b"search"), *lines[1:]],
+        "longer": [*lines, lines[0]],
+    }[how]
+    (vault / "log.jsonl").write_bytes(b"".join(now))
+    if how == "gone":
+        (vault / "log.jsonl").unlink()
+    for _ in range(2):
+        with pytest.raises(RefusedByPolicy, match="changed or cut"):
+            VaultPseudonyms(vault)
+    with pytest.raises(RefusedByPolicy, match="changed or cut"):
+        _look(vault, "p" + "a" * 26)
+
+
+def test_who_has_the_whole_vault_cannot_rewrite_what_was_logged_before(vault: Path) -> None:
+    """The chain and the database's end are made to fit; the two shares still tell."""
+    entries = [json.loads(line) for line in _looked(vault)][:2]
+    entries[0]["reason"], lines = "a harmless one", []
+    for entry in entries:
+        entry["before"] = sha256(lines[-1]).hexdigest() if lines else ""
+        lines.append(json.dumps(entry).encode() + b"\n")
+    (vault / "log.jsonl").write_bytes(b"".join(lines))
+    with closing(sqlite3.connect(vault / "tokens.sqlite")) as database, database:
+        database.execute("UPDATE log SET lines = 2, last = ?", (lines[-1],))
+    pseudonym = VaultPseudonyms(vault).patient(*KIM)
+    with pytest.raises(RefusedByPolicy, match="line 1 was not written by this vault"):
+        _look(vault, pseudonym)
+    (vault / "log.jsonl").write_bytes(b"")
+    with closing(sqlite3.connect(vault / "tokens.sqlite")) as database, database:
+        database.execute("UPDATE log SET lines = 0, last = ?", (b"",))
+    pseudonym = VaultPseudonyms(vault).patient(*KIM)
+    with pytest.raises(RefusedByPolicy, match="missing at its end"):
+        _look(vault, pseudonym)
+
+
+@pytest.mark.parametrize("kept", [0, 40])
+def test_a_last_line_that_a_power_cut_took_is_written_again(vault: Path, kept: int) -> None:
+    lines = _looked(vault)
+    (vault / "log.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
+    VaultPseudonyms(vault)
+    assert (vault / "log.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_processes_that_look_back_at_once_keep_the_chain(vault: Path) -> None:
+    pseudonym = VaultPseudonyms(vault).patient(*KIM)
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(_look, [vault] * 12, [pseudonym] * 12))
+    assert [entry["number"] for entry in vaultlog.check(vault)] == list(range(1, 13))
+
+
+def test_two_persons_begin_a_new_log_and_the_old_one_stays_beside_it(vault: Path) -> None:
+    why = {"reason": "the disk was restored", "persons": ("Anna", "Bo")}
+    lines = _looked(vault)
+    with pytest.raises(RefusedByPolicy, match="in order"):
+        begin_anew(vault, _shares(vault.parent), **why)
+    (vault / "log.jsonl").write_bytes(lines[0])
+    with pytest.raises(RefusedByPolicy, match="two different persons"):
+        begin_anew(vault, _shares(vault.parent), reason="lost", persons=("Anna", "Anna"))
+    aside = begin_anew(vault, _shares(vault.parent), **why)
+    assert (vault / aside).read_bytes() == lines[0]
+    assert _look(vault, VaultPseudonyms(vault).patient(*KIM))[0] == "PAT-KIM-4711"
+    assert [entry.get("reason") for entry in _log(vault)] == ["the disk was restored", "recall of a finding"]
+
+
+def test_shares_are_not_made_inside_the_vault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="inside the vault"):
+        create_vault(tmp_path / "vault", (tmp_path / "a.share", tmp_path / "vault" / "b.share"))
+    assert not (tmp_path / "vault").exists()
+
+
+def test_missing_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+    create_vault(tmp_path / "srv" / "vault", (tmp_path / "anna" / "a.share", tmp_path / "bo" / "b.share"))
+    create_secret(tmp_path / "keys" / "site" / "site.key")
+    made = ("srv", "srv/vault", "anna", "bo", "keys", "keys/site")
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in made} == {0o700}
+
+
+def test_composed_and_decomposed_letters_are_one_patient(vault: Path, tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "김-Å-1") for form in ("NFC", "NFD"))
+    for names in (VaultPseudonyms(vault), Pseudonyms(create_secret(tmp_path / "key"))):
+        assert names.patient(composed, "", "", "") == names.patient(decomposed, "", "", "")
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -113,10 +216,9 @@ def test_a_pseudonym_of_another_vault_is_refused(vault: Path) -> None:
 def test_after_destruction_nobody_can_look_back(vault: Path) -> None:
     pseudonym = VaultPseudonyms(vault).patient(*KIM)
     destroy(vault)
-    with pytest.raises(RefusedByPolicy):
-        _look(vault, pseudonym)
-    with pytest.raises(ConfigError, match="isn't a vault"):
-        VaultPseudonyms(vault)
+    for use in (VaultPseudonyms, destroy, lambda folder: _look(folder, pseudonym)):
+        with pytest.raises(ConfigError, match="isn't a vault"):
+            use(vault)
     assert {path.name for path in vault.iterdir()} == {"log.jsonl"}
 
 

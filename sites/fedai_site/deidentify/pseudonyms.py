@@ -27,9 +27,20 @@ def _is_placeholder(patient_id: str) -> bool:
     return not core.strip("0") or core in PLACEHOLDERS or (len(core) > 4 and not core.strip("9"))
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone can open, and those that are missing above it."""
+    if not folder.exists():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def create_secret(path: Path) -> bytes:
-    """Write a secret of 32 random bytes that its owner alone can read. Raises ConfigError if there is one."""
+    """Write a secret of 32 random bytes that its owner alone can read, in a folder that is made if need be.
+
+    Raises ConfigError if there is one.
+    """
     secret = secrets.token_bytes(SECRET_BYTES)
+    make_private(path.parent)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -3,19 +3,17 @@
 HIPAA 164.514(c) wants a code that isn't derived from the person, PIPA 28-4 the additional information apart,
 encrypted and destroyable. A vault is a folder of its own: `tokens.sqlite` (tokens, and identities sealed by
 AES-256-GCM to an X25519 key), `lookup.key` (finds the token of an identifier seen before), `sealed.key` (the
-X25519 private key, wrapped by two shares together) and `log.jsonl` (each look back, hash-chained). Who cleans
-images can seal but never open: that takes both shares, which two persons keep elsewhere.
+X25519 private key, wrapped by two shares together) and `log.jsonl` (each look back, see vaultlog.py). Who
+cleans images can seal but never open: that takes both shares, which two persons keep elsewhere.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import unicodedata
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,7 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedai.errors import ConfigError, RefusedByPolicy
-from fedai_site.deidentify.pseudonyms import Pseudonyms, name_of
+from fedai_site.deidentify import vaultlog
+from fedai_site.deidentify.pseudonyms import Pseudonyms, make_private, name_of
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -36,19 +35,25 @@ CREATE TABLE IF NOT EXISTS tokens (
 """
 BYTES = 32
 NONCE_BYTES = 12
+LOG_CONTEXT = b"first key of the log"
 
 
 def create_vault(folder: Path, shares: tuple[Path, Path]) -> None:
     """Make a vault and the two shares that open it together.
 
-    Raises ConfigError if anything is there already.
+    Raises ConfigError if anything is there already, or if a share would lie in the vault's folder.
     """
+    inside = [path for path in shares if path.resolve().is_relative_to(folder.resolve())]
+    if inside:
+        hint = "who has the vault must not have its shares: keep each with its person"
+        raise ConfigError("a share inside the vault's folder", where=", ".join(map(str, inside)), hint=hint)
     taken = [path for path in (folder, *shares) if path.exists()]
     if taken:
         raise ConfigError(
             "there is something already", where=", ".join(map(str, taken)), hint="choose new names"
         )
-    folder.mkdir(mode=0o700, parents=True)
+    for made in (folder, *(share.parent for share in shares)):
+        make_private(made)
     private = X25519PrivateKey.generate()
     halves = [secrets.token_bytes(BYTES) for _ in shares]
     nonce = secrets.token_bytes(NONCE_BYTES)
@@ -62,6 +67,7 @@ def create_vault(folder: Path, shares: tuple[Path, Path]) -> None:
         (folder / "sealed.key", wrapped),
     ):
         _write_private(path, content)
+    Vault(folder, is_new=True)
 
 
 def _write_private(path: Path, content: bytes) -> None:
@@ -74,9 +80,12 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
 
 
 class Vault:
-    """Gives each identifier a random token, the same each time. Safe for several processes at once."""
+    """Gives each identifier a random token, the same each time. Safe for several processes at once.
 
-    def __init__(self, folder: Path) -> None:
+    Raises ConfigError where there is no vault, RefusedByPolicy where its log was changed or cut.
+    """
+
+    def __init__(self, folder: Path, *, is_new: bool = False) -> None:
         self._folder = folder
         hint = "make one: fedai site deid vault create"
         try:
@@ -89,6 +98,9 @@ class Vault:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute(SCHEMA)
+        if is_new:
+            begin_log(folder)
+        vaultlog.check(folder)
 
     @property
     def id(self) -> str:
@@ -96,14 +108,16 @@ class Vault:
         return sha256(b"fedai vault" + self._public.public_bytes_raw()).hexdigest()[:16]
 
     def token(self, kind: str, *parts: str) -> bytes:
-        """16 random bytes for an identifier of a kind (`patient`, `uid`, ...), made at its first use."""
+        """16 random bytes for an identifier of a kind (`patient`, `uid`, ...), made at its first use.
+
+        Composed and decomposed letters (NFC, NFD) are the same.
+        """
         identity = "\x1f".join(parts)
-        lookup = hmac.digest(
-            self.lookup_key, f"{kind}\x1f{identity}".encode("utf-8", "surrogatepass"), sha256
-        )
+        text = unicodedata.normalize("NFC", f"{kind}\x1f{identity}")
+        lookup = hmac.digest(self.lookup_key, text.encode("utf-8", "surrogatepass"), sha256)
         if (found := self._find(lookup)) is None:
             made = secrets.token_bytes(16)
-            sealed = self._seal(identity, kind, made)
+            sealed = _seal(self._public, identity.encode("utf-8", "surrogatepass"), _context(kind, made))
             row = (lookup, kind, made.hex(), sealed)
             with self._database as database:
                 database.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?)", row)
@@ -116,12 +130,24 @@ class Vault:
         row = self._database.execute("SELECT token FROM tokens WHERE lookup = ?", (lookup,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _seal(self, identity: str, kind: str, token: bytes) -> bytes:
-        once = X25519PrivateKey.generate()
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        key = AESGCM(_derived(once.exchange(self._public), b"seal"))
-        sealed = key.encrypt(nonce, identity.encode("utf-8", "surrogatepass"), _context(kind, token))
-        return once.public_key().public_bytes_raw() + nonce + sealed
+
+def begin_log(folder: Path) -> None:
+    """Begin the vault's log; only both shares open its first key."""
+    public = X25519PublicKey.from_public_bytes((folder / "public.key").read_bytes())
+    vaultlog.begin(folder, lambda key: _seal(public, key, LOG_CONTEXT))
+
+
+def _seal(public: X25519PublicKey, content: bytes, context: bytes) -> bytes:
+    once = X25519PrivateKey.generate()
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    sealed = AESGCM(_derived(once.exchange(public), b"seal")).encrypt(nonce, content, context)
+    return once.public_key().public_bytes_raw() + nonce + sealed
+
+
+def _unseal(private: X25519PrivateKey, sealed: bytes, context: bytes) -> bytes:
+    once = X25519PublicKey.from_public_bytes(sealed[:BYTES])
+    nonce, content = sealed[BYTES : BYTES + NONCE_BYTES], sealed[BYTES + NONCE_BYTES :]
+    return AESGCM(_derived(private.exchange(once), b"seal")).decrypt(nonce, content, context)
 
 
 def _context(kind: str, token: bytes) -> bytes:
@@ -133,18 +159,47 @@ def reidentify(
 ) -> list[str]:
     """The identifiers behind a patient's token, after the look back has been logged.
 
-    Raises RefusedByPolicy without a reason, two different persons and both shares, or for a token that this
-    vault never gave. Refusals are logged as well.
+    Raises RefusedByPolicy without a reason, two different persons and both shares, for a token that this
+    vault never gave, or where the log was changed or cut. Refusals are logged as well. Raises ConfigError
+    where there is no vault.
     """
+    _check_is_vault(folder)
     entry: dict[str, object] = {"pseudonym": pseudonym, "reason": reason.strip(), "persons": list(persons)}
     try:
         private = _opened(folder, shares, reason, persons)
+        vaultlog.check(folder, lambda first: _unseal(private, first, LOG_CONTEXT))
         parts = _unsealed(folder, pseudonym, private)
     except RefusedByPolicy as error:
-        _log(folder, {**entry, "refused": error.message})
+        vaultlog.append(folder, {**entry, "refused": error.message})
         raise
-    _log(folder, {**entry, "refused": ""})
+    vaultlog.append(folder, {**entry, "refused": ""})
     return parts
+
+
+def _check_is_vault(folder: Path) -> None:
+    if not (folder / vaultlog.DATABASE).is_file():
+        raise ConfigError("this isn't a vault, or it was destroyed", where=str(folder))
+
+
+def begin_anew(folder: Path, shares: tuple[Path, Path], *, reason: str, persons: tuple[str, str]) -> str:
+    """Begin a new log in place of one that was changed or cut, by two persons with both shares and a reason.
+
+    What is left of the old one stays beside it; its name is given back. Raises RefusedByPolicy without all of
+    these, or for a log that is in order.
+    """
+    _check_is_vault(folder)
+    private = _opened(folder, shares, reason, persons)
+    try:
+        vaultlog.check(folder, lambda first: _unseal(private, first, LOG_CONTEXT))
+    except (RefusedByPolicy, InvalidTag) as error:
+        why = str(error)
+    else:
+        raise RefusedByPolicy("the log is in order", hint="it goes on as it is")
+    aside = vaultlog.set_aside(folder)
+    begin_log(folder)
+    entry = {"began_anew": why, "aside": aside, "reason": reason.strip(), "persons": list(persons)}
+    vaultlog.append(folder, entry)
+    return aside
 
 
 def _opened(
@@ -183,38 +238,20 @@ def _unsealed(folder: Path, pseudonym: str, private: X25519PrivateKey) -> list[s
         database.close()
     for token, kind, sealed in rows:
         if name_of(bytes.fromhex(token)) == pseudonym:
-            return _unseal(private, sealed, kind, bytes.fromhex(token)).split("\x1f")
+            identity = _unseal(private, sealed, _context(kind, bytes.fromhex(token)))
+            return identity.decode("utf-8", "surrogatepass").split("\x1f")
     raise RefusedByPolicy("this vault never gave that pseudonym", hint="is it of another site or project?")
 
 
-def _unseal(private: X25519PrivateKey, sealed: bytes, kind: str, token: bytes) -> str:
-    once = X25519PublicKey.from_public_bytes(sealed[:BYTES])
-    key = AESGCM(_derived(private.exchange(once), b"seal"))
-    nonce, text = sealed[BYTES : BYTES + NONCE_BYTES], sealed[BYTES + NONCE_BYTES :]
-    return key.decrypt(nonce, text, _context(kind, token)).decode("utf-8", "surrogatepass")
-
-
-def _log(folder: Path, entry: Mapping[str, object]) -> None:
-    path = folder / "log.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    before = sha256(lines[-1]).hexdigest() if lines else ""
-    line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), "before": before, **entry})
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def destroy(folder: Path) -> None:
-    """Delete the keys first, then the rest: from the first deletion on nobody can lead a token back."""
-    for name in (
-        "sealed.key",
-        "lookup.key",
-        "public.key",
-        "tokens.sqlite",
-        "tokens.sqlite-wal",
-        "tokens.sqlite-shm",
-    ):
+    """Log it, delete the keys, then the rest: from the first deletion on nobody can lead a token back.
+
+    Raises ConfigError where there is no vault.
+    """
+    _check_is_vault(folder)
+    vaultlog.append(folder, {"destroyed": True})
+    database = vaultlog.DATABASE
+    for name in ("sealed.key", "lookup.key", "public.key", f"{database}-wal", f"{database}-shm", database):
         path = folder / name
         if path.exists():
             with path.open("r+b") as file:
@@ -222,7 +259,6 @@ def destroy(folder: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             path.unlink()
-    _log(folder, {"destroyed": True})
 
 
 class VaultPseudonyms(Pseudonyms):
