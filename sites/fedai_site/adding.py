@@ -32,9 +32,9 @@ CLEAN, PRIVATE = "clean", "deid"
 class Added:
     """What became of a folder: found = written + already + duplicates + the sum of quarantined.
 
-    `already` were written by an earlier run. `labelled` counts all objects of the catalogue that have a label
-    now; `unknown_labels` are the lines of the label file that no usable object answers to (nothing of them is
-    kept).
+    `already` were written by an earlier run. `split_patients`: see `Ran`. `labelled` counts all objects of
+    the catalogue that have a label now; `unknown_labels` are the lines of the label file that no usable
+    object answers to (nothing of them is kept).
     """
 
     found: int
@@ -42,6 +42,7 @@ class Added:
     already: int
     duplicates: int
     quarantined: dict[str, int]
+    split_patients: tuple[tuple[str, str], ...]
     labelled: int
     unlabelled: int
     label_rows: int
@@ -94,6 +95,7 @@ def _added(ran: Ran, has_label: Counter[bool], rows: int, unknown: tuple[int, ..
         already=ran.already,
         duplicates=ran.duplicates,
         quarantined=ran.quarantined,
+        split_patients=ran.split_patients,
         labelled=has_label[True],
         unlabelled=has_label[False],
         label_rows=rows,

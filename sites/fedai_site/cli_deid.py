@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,6 +114,10 @@ def _lines(ran: Ran, job: Job) -> list[str]:
         lines.append(
             f"warning: {ran.reused_uids} clean files share a SOP Instance UID with another patient's"
         )
+    lines.append(
+        f"pixels changed: text blanked in {ran.text_blanked}, face removed from {ran.faces_removed} files"
+    )
+    lines += split_lines(ran.split_patients)
     if ran.restored:
         lines.append(
             f"warning: {ran.restored} clean files were gone or had been changed; they were made anew"
@@ -127,6 +132,17 @@ def _lines(ran: Ran, job: Job) -> list[str]:
     if ran.quarantined:
         lines.append(f"next: fedai site deid review {job.out}")
     return [*lines, f"then: fedai site deid verify {job.out}"]
+
+
+def split_lines(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A warning about PatientIDs that came with and without an issuer."""
+    if not pairs:
+        return []
+    return [
+        f"warning: {len(pairs)} PatientIDs came with and without an issuer, and have two pseudonyms each:",
+        *(f"         {one} {other}" for one, other in pairs[:3]),
+        "         if they are the same persons, let the archive export all with the issuer, or all without",
+    ]
 
 
 def _progress() -> Any:
@@ -219,8 +235,10 @@ def review(
     if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         walk(folder, items, by=by or getpass.getuser())
         return
-    rows = [(entry["item"], entry["reason"], entry["words"], entry["decision"]) for entry in items]
-    lines = table(("item", "reason", "the object", "decision"), rows) if rows else ["quarantine is empty"]
+    columns = ("item", "reason", "words", "frees", "decision")
+    rows = [tuple(str(entry[column]) for column in columns) for entry in items]
+    headings = ("item", "reason", "the object", "what would free it", "decision")
+    lines = table(headings, rows) if rows else ["quarantine is empty"]
     emit({"items": items}, as_json=as_json, lines=lines)
 
 

@@ -14,7 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from burned_text import NAME, anatomy, image, ink
 from dicom_files import encode, radiograph, save
 from fedai_site.deidentify import engines
 from fedai_site.deidentify.evidence import fits
@@ -29,6 +31,7 @@ from fedai_site.quarantine import Quarantine, Reason
 from fedai_site.verification import verify
 from pydicom import Dataset, dcmread
 
+from fedai.cli.app import run as command
 from fedai.errors import ConfigError, RefusedByPolicy
 
 
@@ -154,6 +157,30 @@ def test_a_clean_file_that_was_changed_with_its_time_kept_is_made_anew_and_told(
     assert result.written + result.already == 6
     assert contents(tmp_path / "out") == before
     assert ran(export, tmp_path / "out", key).restored == 0
+
+
+def test_a_source_is_the_same_however_its_path_is_written(
+    export: Path, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(export, tmp_path / "out", key)
+    monkeypatch.chdir(export)
+    (tmp_path / "link").symlink_to(export)
+    for way in (Path(), Path("../export"), tmp_path / "link"):
+        result = ran(way, tmp_path / "out", key)
+        assert (result.written, result.already, result.duplicates) == (0, 6, 1)
+    assert len(listed(tmp_path / "out.private")) == 2
+
+
+def test_a_run_tells_in_how_many_files_it_changed_pixels(tmp_path: Path, key: Path) -> None:
+    grey = (anatomy() * 180).astype(np.uint8)
+    text = np.where(ink(grey.shape, NAME, 20, 20), 255, grey).astype(np.uint8)
+    save(image(grey, SOPInstanceUID="1.2.3.50"), tmp_path / "in" / "none.dcm")
+    save(image(text, SOPInstanceUID="1.2.3.51"), tmp_path / "in" / "text.dcm")
+    searching = replace(settings(key), pixels=True)
+    results = [run(Job(tmp_path / "in", tmp_path / "out", tmp_path / "out.private", searching)) for _ in "ab"]
+    assert [result.written for result in results] == [2, 0]
+    assert [result.text_blanked for result in results] == [1, 0]
+    assert [result.faces_removed for result in results] == [0, 0]
 
 
 def test_other_settings_make_all_files_anew_and_leave_no_old_ones(
@@ -445,6 +472,25 @@ def test_the_command_refuses_another_project_with_its_own_exit_code(export: Path
     assert (error["code"], "'a'" in error["message"]) == ("REFUSED", True)
 
 
+@pytest.mark.parametrize("names", ["key", "vault"])
+def test_a_number_with_and_without_issuer_is_two_patients_and_told(tmp_path: Path, names: str) -> None:
+    create_vault(tmp_path / "vault", (tmp_path / "a.share", tmp_path / "b.share"))
+    create_secret(tmp_path / "site.key")
+    issued = {"IssuerOfPatientID": "North"}
+    given = ({}, issued, {"patient": "LEE2"}, {"patient": "-", **issued}, {"patient": "-"})
+    for number, more in enumerate(given):
+        save(radiograph(number, **{"patient": "KIM1", **more}), tmp_path / "in" / f"{number}.dcm")
+    where = tmp_path / ("site.key" if names == "key" else "vault")
+    result = run(prepared(tmp_path / "in", tmp_path / "out", **{names: where}))
+    patients = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    ((one, other),) = result.split_patients
+    assert (result.written, len(patients)) == (5, 5)
+    assert one != other
+    assert {one, other} < patients
+    (tmp_path / "in" / "1.dcm").unlink()
+    assert run(prepared(tmp_path / "in", tmp_path / "new", **{names: where})).split_patients == ()
+
+
 def test_a_lost_key_is_not_replaced_by_a_new_one(export: Path, tmp_path: Path) -> None:
     run(prepared(export, tmp_path / "out"))
     (tmp_path / "out.private" / "pseudonym.key").unlink()
@@ -508,6 +554,15 @@ def test_the_review_lists_reasons_and_what_nobody_may_release(
     assert listed(tmp_path / "out.private")[0]["decision"] == "refuse"
     with pytest.raises(ConfigError, match="0 items"):
         decide(tmp_path / "out.private", "zzz", "refuse", by="Anna", reason="")
+
+
+def test_the_review_off_a_terminal_says_what_would_free_each_item(
+    export: Path, tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(export, tmp_path / "out", key)
+    assert command(["site", "deid", "review", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert all(item["frees"] in told for item in listed(tmp_path / "out.private"))
 
 
 def test_what_a_person_refused_stays_out_under_any_settings(tmp_path: Path, key: Path) -> None:

@@ -12,7 +12,9 @@ from dicom_files import radiograph
 from fedai_site.verification import summary, summary_lines, verify, write_report
 from fedai_site.verification.inspection import korea, safe_harbor
 from fedai_site.verification.pictures import png
-from verification_files import folder_of, known_list, one_object, put, read
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from verification_files import folder_of, known_list, one_object, put, read, with_evidence
 
 SECRETS = ("Hong", "Gildong", "홍길동", "448211", "19551231", "1955-12-31", "2345", "Seoul")
 
@@ -82,6 +84,21 @@ def test_sample_pictures_are_chosen_by_a_seed_from_what_claims_to_be_free_of_tex
     everything = verify(out, samples=99)
     assert "0004.dcm" not in {p.file for p in everything.pictures}
     assert len(everything.pictures) == 5
+
+
+def test_a_deflated_file_has_its_picture_and_nothing_is_printed(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = folder_of(tmp_path, [radiograph(number, rows=40, columns=30) for number in (1, 2)])
+    plain = {picture.file: picture.png for picture in verify(out).pictures}
+    deflated = dcmread(out / "0001.dcm")
+    deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    deflated.save_as(out / "0001.dcm")
+    found = verify(with_evidence(out))
+    assert {picture.file: picture.png for picture in found.pictures} == plain
+    assert len(plain) == 2
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (4, 4, 3), (1, 1)])

@@ -116,6 +116,12 @@ class Deidentifier:
         instance = parts[3] or _fingerprint(item)
         return self.pseudonyms.patient(parts[0], parts[1], parts[2], instance)
 
+    def number(self, dataset: Dataset) -> tuple[str, bool]:
+        """The key of the PatientID by itself ('' if it names nobody), and whether an issuer is named."""
+        encodings = encodings_of(dataset, ())
+        issuer = _text(dataset, ISSUER, encodings).strip(" \0")
+        return self.pseudonyms.number_key(_text(dataset, PATIENT_ID, encodings)), bool(issuer)
+
     def _file_meta(self, dataset: Dataset, clean: Dataset, syntax: UID, sop_class: str) -> FileMetaDataset:
         """The file meta, anew. It names class and instance unless the object itself never had any."""
         stated = getattr(dataset, "file_meta", Dataset())

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from fedai.errors import DataError
 from fedai_site.deidentify import reading
 from fedai_site.deidentify.objects import CleanObject, Settings, clean_dataset, deidentifier, has_release
-from fedai_site.deidentify.state import DUPLICATE, HELD, WRITTEN, Source, State, Written
+from fedai_site.deidentify.state import DUPLICATE, HELD, WRITTEN, Patient, Source, State, Written
 from fedai_site.quarantine import Quarantine, Reason
 
 PARTS = ".parts"
@@ -75,6 +75,7 @@ class Outcome:
     source: Source
     written: Written | None = None
     part: Path | None = None
+    patient: Patient | None = None
 
 
 def clean_file(job: Job, fingerprint: str, path: Path) -> Outcome:
@@ -91,7 +92,8 @@ def clean_file(job: Job, fingerprint: str, path: Path) -> Outcome:
         original = reading.parse(data)
         facts = job.look(original, data) if job.look else {}
         clean = clean_dataset(original, data, job.settings, job.decisions.get(source.input_sha256))
-        return _store(job, source, clean, json.dumps(dict(facts), sort_keys=True))
+        patient = Patient(clean.patient, *deidentifier(job.settings).number(original))
+        return replace(_store(job, source, clean, json.dumps(dict(facts), sort_keys=True)), patient=patient)
     except Quarantine as error:
         return Outcome(quarantined(job, source, error))
 

@@ -114,6 +114,10 @@ class Pseudonyms:
             return self._name("patient of study", study_uid)
         return self._name("patient of object", sop_uid)
 
+    def number_key(self, patient_id: str) -> str:
+        """What tells a PatientID apart whoever issued it: 32 hex digits, '' for one that names nobody."""
+        return "" if _is_placeholder(patient_id) else self.label_key("number", patient_id)
+
     def _name(self, purpose: str, *parts: str) -> str:
         return name_of(self._digest(purpose, *parts)[:16])
 

@@ -10,6 +10,7 @@ processes.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import sqlite3
@@ -37,7 +38,7 @@ from fedai_site.deidentify.output import (
     withdraw,
 )
 from fedai_site.deidentify.pseudonyms import create_secret
-from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, Source, State
+from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, Source, State, Written
 from fedai_site.quarantine import Reason
 
 Progress = Callable[[int, int], None]
@@ -50,7 +51,9 @@ class Ran:
 
     `reused_uids`: clean files whose SOP Instance UID another patient's file has as well. `restored`: how many
     of the written were made anew because their clean file was gone or no longer what its evidence says.
-    `stale`: clean files of earlier runs under another key or other settings; their originals weren't in this.
+    `text_blanked`, `faces_removed`: in how many of the written pixels were changed. `split_patients`:
+    pseudonyms (with, without an issuer) of one PatientID, which may be one person. `stale`: clean files of
+    earlier runs under another key or other settings; their originals weren't in this one.
     """
 
     found: int
@@ -60,6 +63,9 @@ class Ran:
     quarantined: dict[str, int]
     reused_uids: int
     restored: int
+    text_blanked: int
+    faces_removed: int
+    split_patients: tuple[tuple[str, str], ...]
     stale: tuple[str, ...]
     key_id: str
     evidence: Path
@@ -102,11 +108,13 @@ def run(
 ) -> Ran:
     """Clean every file under the source folder; a single file's fault only quarantines that file.
 
-    `restart`: first take back all clean files of earlier runs.
+    A source is known by its absolute path, however it was given. `restart`: first take back all clean files
+    of earlier runs.
 
     Raises ConfigError for wrong settings, DataError when the disk is full.
     """
     deidentifier(job.settings)
+    job = replace(job, source=job.source.resolve(), out=job.out.resolve(), private=job.private.resolve())
     try:
         job.out.mkdir(parents=True, exist_ok=True)
         with State(job.private) as state, _alone(job):
@@ -214,6 +222,8 @@ def _note(state: State, job: Job, path: Path, outcome: Outcome | engines.Lost, f
         detail = "its processing ended the process"
         fate = Source(path, stat.st_size, stat.st_mtime_ns, fingerprint, str(Reason.UNREADABLE), detail)
         outcome = Outcome(fate)
+    if outcome.patient:
+        state.note_patient(outcome.patient)
     _drop_before(state, job, outcome)
     settle(job, state, outcome)
 
@@ -259,9 +269,13 @@ def _write_evidence(state: State, job: Job) -> None:
 def _ran(state: State, job: Job, paths: list[Path], before: set[Path], restored: int) -> Ran:
     key_id = deidentifier(job.settings).pseudonyms.key_id
     ends: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
     for path in paths:
-        end = source.state if (source := state.source(path)) else ""
+        source = state.source(path)
+        end = source.state if source else ""
         ends[ALREADY if end == WRITTEN and path in before else end] += 1
+        if source and end == WRITTEN and path not in before and (written := state.written(source.object)):
+            changed.update(_changes(written))
     quarantined = {name: n for name, n in sorted(ends.items()) if name not in (WRITTEN, ALREADY, DUPLICATE)}
     return Ran(
         found=len(paths),
@@ -271,7 +285,18 @@ def _ran(state: State, job: Job, paths: list[Path], before: set[Path], restored:
         quarantined=quarantined,
         reused_uids=len(state.instances_of_several_patients()),
         restored=restored,
+        text_blanked=changed["text"],
+        faces_removed=changed["face"],
+        split_patients=tuple(state.split_patients()),
         stale=tuple(state.stale(key_id, job.fingerprint)),
         key_id=key_id,
         evidence=job.out / EVIDENCE,
     )
+
+
+def _changes(written: Written) -> list[str]:
+    """What was changed in a clean file's pixels: text, face."""
+    evidence = json.loads(written.evidence)
+    pixels, face = evidence["pixels"] or {}, evidence["face"] or {}
+    blanked = ["text"] if pixels.get("frames_changed") else []
+    return blanked + (["face"] if face.get("outcome") == "removed" else [])

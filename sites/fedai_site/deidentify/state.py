@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS objects (
     facts TEXT NOT NULL                -- what whoever asked for the run wanted to remember, JSON
 );
 CREATE INDEX IF NOT EXISTS objects_by_instance ON objects (instance);
+CREATE TABLE IF NOT EXISTS patients (
+    patient TEXT PRIMARY KEY, number TEXT NOT NULL,  -- pseudonym, keyed hash of the PatientID alone
+    has_issuer INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS patients_by_number ON patients (number);
 CREATE TABLE IF NOT EXISTS settings (fingerprint TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TEXT NOT NULL);
 """
@@ -66,6 +71,15 @@ class Written:
     mtime_ns: int
     evidence: str
     facts: str = "{}"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient's pseudonym, the key of the PatientID alone, and whether an issuer was named."""
+
+    pseudonym: str
+    number: str
+    has_issuer: bool
 
 
 class State:
@@ -149,6 +163,21 @@ class State:
             path IN (SELECT object FROM sources)
             AND path NOT IN (SELECT object FROM sources WHERE settings = ?)) ORDER BY path"""
         return [row[0] for row in self._database.execute(query, (key_id, settings))]
+
+    def note_patient(self, patient: Patient) -> None:
+        """Remember under which number a patient came."""
+        with self._database as database:
+            database.execute(
+                "INSERT OR REPLACE INTO patients VALUES (?, ?, ?)", tuple(vars(patient).values())
+            )
+
+    def split_patients(self) -> list[tuple[str, str]]:
+        """Pseudonyms of one PatientID, (with an issuer, without one), of which there are clean files."""
+        query = """SELECT one.patient, other.patient FROM patients one JOIN patients other USING (number)
+            WHERE one.has_issuer AND NOT other.has_issuer AND number != ''
+            AND one.patient IN (SELECT patient FROM objects)
+            AND other.patient IN (SELECT patient FROM objects) ORDER BY 1, 2"""
+        return self._database.execute(query).fetchall()
 
     def forget_sources(self) -> None:
         """As if no file had been looked at yet; decisions stay."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +60,34 @@ def decoded(path: Path) -> Iterator[NDArray[np.generic]]:
     """The frames of an object one after the other. Raises FAULTS for broken pixels."""
     from pydicom.pixels import iter_pixels
 
-    yield from iter_pixels(path, raw=True)
+    with _quiet():
+        yield from iter_pixels(path, raw=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom's warnings and log lines quote values, and what is wrong with a file is a finding anyway."""
+    logger = logging.getLogger("pydicom")
+    was, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was
 
 
 def picture(path: Path, parts: Part10, frame: int) -> bytes:
     """One frame as PNG. Raises FAULTS for broken pixels, ValueError for such that are too large."""
+    from pydicom import dcmread
     from pydicom.pixels import pixel_array
 
     if not 0 < decoded_size(parts) // frames_of(parts) <= LARGEST_DECODED:
         raise ValueError("pixels of no size or too large")
-    pixels = np.asarray(pixel_array(path, index=frame))
+    if parts.inflated and parts.broken:
+        raise ValueError("not deflated as it should be")
+    with _quiet():  # a deflated file has no frames that could be read by themselves
+        pixels = np.asarray(pixel_array(dcmread(path) if parts.inflated else path, index=frame))
     shades = _shades(pixels, inverted=parts.text(PHOTOMETRIC) == "MONOCHROME1")
     return png(_smaller(shades))
 
