@@ -187,7 +187,8 @@ def _refusal(status: int, text: str, home: ServerHome) -> FederationError:
 def _same_site(site: SiteNode, name: str) -> int:
     if site.status == "unregistered":
         raise FederationError(
-            f"this key was retired as {site.name}", hint="have the site make a new key: fedai site init"
+            f"this key was retired as {site.name}",
+            hint="have the site make a new key: fedai site renew-key HOME",
         )
     if site.name != name:
         raise FederationError(f"this key is admitted as {site.name}", hint="one key is one site")

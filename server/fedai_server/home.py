@@ -140,11 +140,14 @@ class ServerHome:
         return self.sites / f"{check_site_name(site)}.pub"
 
 
+HOME_HINT = "`fedai run` takes it from --home or FEDAI_SERVER_HOME; to make one: fedai server init FOLDER"
+
+
 def open_home(folder: Path | str) -> ServerHome:
     """Read the home in `folder`. Raises ConfigError naming all problems of its server.yaml."""
     folder = Path(folder).expanduser().absolute()
     if not (folder / "server.yaml").is_file():
-        raise ConfigError(f"{folder} is not a server's home", hint=f"make one: fedai server init {folder}")
+        raise ConfigError(f"{folder} is not a server's home", hint=HOME_HINT)
     return ServerHome(folder, load(folder / "server.yaml", Settings))
 
 

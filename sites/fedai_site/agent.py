@@ -86,7 +86,8 @@ class Agent:
             except FederationError as error:
                 if pause == FIRST_PAUSE_S:
                     away_since = time.monotonic()
-                self._say("away", f"{error.message}; trying again in {pause:.1f} s")
+                advice = f" ({error.hint})" if error.hint else ""
+                self._say("away", f"{error.message}{advice}; trying again in {pause:.1f} s")
                 if give_up_s is not None and time.monotonic() - away_since > give_up_s:
                     raise
                 self.stop.wait(pause)

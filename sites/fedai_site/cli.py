@@ -12,6 +12,7 @@ import typer
 
 from fedai.cli.output import JsonOption, emit, progress_line, table
 from fedai_site.cli_deid import app as deid_app
+from fedai_site.cli_deid import split_lines
 
 if TYPE_CHECKING:
     from fedai_site.adding import Added
@@ -83,6 +84,27 @@ def _settings(config: Path | None, options: dict[str, Any]) -> Any:
     return parse(raw, SiteSettings, str(config or "the options"))
 
 
+@app.command("renew-key")
+def renew_key(home: Home, as_json: JsonOption = False) -> None:
+    """Make a new key for the agent, where the old one was retired or got lost; data and pseudonyms stay."""
+    from fedai_site.agent import alone
+    from fedai_site.home import fingerprints, open_home
+    from fedai_site.home import renew_key as renew
+
+    site = open_home(home)
+    with alone(site.folder):
+        old = renew(site)
+    fingerprint = fingerprints(site)["key_fingerprint"]
+    lines = [
+        f"key   {fingerprint}",
+        f"old   {old}  (worth nothing once it is retired)",
+        f"next: give {site.public_key} to the coordinator; compare the fingerprint by telephone",
+        f"      fedai server retire SERVER_HOME {site.settings.name}, then fedai server admit",
+    ]
+    facts = {"key_fingerprint": fingerprint, "public_key": str(site.public_key), "old": str(old)}
+    emit(facts, as_json=as_json, lines=lines)
+
+
 @app.command("add-data")
 def add_data(
     home: Home,
@@ -133,7 +155,7 @@ def _added_lines(added: Added) -> list[str]:
         ("with a label", added.labelled),
         ("without a label", added.unlabelled),
     ]
-    lines = table(("files", "number"), rows)
+    lines = [*table(("files", "number"), rows), *split_lines(added.split_patients)]
     if added.unknown_labels:
         shown = ", ".join(map(str, added.unknown_labels[:20])) + (
             " ..." if len(added.unknown_labels) > 20 else ""

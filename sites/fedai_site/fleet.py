@@ -308,7 +308,8 @@ def _refusal(response: httpx.Response) -> FederationError:
         return Unreachable(f"the server answers {response.status_code}")
     return NotAdmitted(
         f"the server refuses this site (HTTP {response.status_code})",
-        hint="has the coordinator admitted this site's keys/agent.pub? Is this machine's clock right?",
+        hint="has the coordinator admitted this site's keys/agent.pub? Is this machine's clock right? "
+        "After a retirement: fedai site renew-key HOME",
     )
 
 

@@ -154,6 +154,14 @@ def _read_authority(path: Path) -> bytes:
 
 
 def _write_keys(home: SiteHome) -> None:
+    private, public = _agent_keys()
+    write_private(home.private_key, private)
+    home.public_key.write_bytes(public)
+    write_private(home.pseudonym_key, secrets.token_bytes(32))
+
+
+def _agent_keys() -> tuple[bytes, bytes]:
+    """A fresh P-384 pair as PEM: private, public."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -164,9 +172,32 @@ def _write_keys(home: SiteHome) -> None:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    write_private(home.private_key, private)
+    return private, public
+
+
+def renew_key(home: SiteHome) -> Path:
+    """Make a new pair for the agent, whose old one was retired or may be known to others.
+
+    The old private key is kept beside it under its fingerprint; its path is given back. The pseudonyms' key
+    stays. Raises ConfigError where the home has no pair.
+    """
+    from fedai.fingerprints import key_fingerprint
+
+    if not (home.private_key.is_file() and home.public_key.is_file()):
+        raise ConfigError("the agent's keys are missing", where=str(home.private_key.parent),
+                          hint="restore them from the backup, or begin a new home")  # fmt: skip
+    print_ = key_fingerprint(home.public_key.read_bytes()).replace(":", "")[:12]
+    old = home.private_key.with_name(f"agent.key.{print_}")
+    new = home.private_key.with_name("agent.key.new")
+    new.unlink(missing_ok=True)
+    private, public = _agent_keys()
+    write_private(new, private)
+    if not old.exists():
+        os.link(home.private_key, old)
+    new.replace(home.private_key)
     home.public_key.write_bytes(public)
-    write_private(home.pseudonym_key, secrets.token_bytes(32))
+    (home.folder / "node").unlink(missing_ok=True)
+    return old
 
 
 def write_private(path: Path, content: bytes) -> None:

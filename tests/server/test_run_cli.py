@@ -55,6 +55,18 @@ def told(capsys: Capture, home: Path, *arguments: str) -> tuple[int, dict[str, A
     return code, json.loads(capsys.readouterr().out)
 
 
+def test_a_folder_that_is_no_servers_home_is_told_with_the_ways_to_give_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.delenv("FEDAI_SERVER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run(["run", "list"]) == 2
+    told = capsys.readouterr().err
+    assert "--home" in told
+    assert "FEDAI_SERVER_HOME" in told
+    assert f"init {tmp_path}" not in told
+
+
 def test_an_empty_home_has_no_runs(home: Path, capsys: Capture) -> None:
     assert told(capsys, home, "list") == (0, {"ok": True, "runs": []})
     assert run(["run", "list", "--home", str(home)]) == 0

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fedai_site.home import SiteSettings, create_home, open_home, write_private
+from fedai_site.home import SiteSettings, create_home, open_home, renew_key, write_private
 from homes import CERTIFICATE, settings_for
 
 from fedai.errors import ConfigError
@@ -119,6 +119,30 @@ def test_an_address_is_a_host_and_a_port(address: str) -> None:
     text = yaml.safe_dump({"name": "a", "server": {"address": address, "ca": "x"}})
     with pytest.raises(FileProblems, match="write it as host:port"):
         parse(text.encode(), SiteSettings, "s.yaml")
+
+
+def test_a_new_agents_key_leaves_the_rest_of_the_home_alone_and_keeps_the_old_one(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "north", settings_for(tmp_path))
+    (home.folder / "node").write_text("7")
+    before = {path: path.read_bytes() for path in home.folder.rglob("*") if path.is_file()}
+    old = renew_key(home)
+    assert old.read_bytes() == before[home.private_key] != home.private_key.read_bytes()
+    assert mode(old) == mode(home.private_key) == 0o600
+    private = serialization.load_pem_private_key(home.private_key.read_bytes(), None)
+    assert serialization.load_pem_public_key(home.public_key.read_bytes()) == private.public_key()
+    after = {path: path.read_bytes() for path in home.folder.rglob("*") if path.is_file()}
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed == {"agent.key", "agent.pub", "node", old.name}
+    assert renew_key(home) != old
+    assert old.is_file()
+
+
+def test_a_home_without_a_pair_gets_no_new_one(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "north", settings_for(tmp_path))
+    home.private_key.unlink()
+    with pytest.raises(ConfigError, match="are missing"):
+        renew_key(home)
+    assert not home.private_key.exists()
 
 
 def test_a_private_file_is_never_written_over(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from fedai_server import pki
 from fedai_server.admission import key_fingerprint
+from fedai_site.agent import alone
 from fedai_site.home import SiteHome, open_home
 from fedai_site.ledger import Ledger
 from homes import CERTIFICATE, make_home
@@ -49,6 +50,17 @@ def test_a_home_is_made_from_options(tmp_path: Path, ca: Path, capsys: Capture) 
     assert code == 0
     assert Path(made["public_key"]).read_bytes().startswith(b"-----BEGIN PUBLIC KEY")
     assert open_home(tmp_path / "north").settings.name == "north"
+
+
+def test_a_site_makes_a_new_key_unless_its_agent_runs(home: SiteHome, capsys: Capture) -> None:
+    before = key_fingerprint(home.public_key.read_bytes())
+    with alone(home.folder):
+        code, told_ = told(capsys, "renew-key", home.folder)
+    assert (code, key_fingerprint(home.public_key.read_bytes())) == (2, before)
+    assert "running" in told_["error"]["message"]
+    code, made = told(capsys, "renew-key", home.folder)
+    assert (code, made["key_fingerprint"]) == (0, key_fingerprint(home.public_key.read_bytes()))
+    assert made["key_fingerprint"] != before
 
 
 def test_a_home_is_made_from_a_file_with_options_on_top(tmp_path: Path, ca: Path, capsys: Capture) -> None:
