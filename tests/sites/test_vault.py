@@ -6,6 +6,7 @@ import unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def _looked(vault: Path) -> list[bytes]:
     return (vault / "log.jsonl").read_bytes().splitlines(keepends=True)
 
 
-@pytest.mark.parametrize("how", ["gone", "emptied", "cut", "first line gone", "changed", "longer"])
+@pytest.mark.parametrize("how", ["gone", "emptied", "cut", "first line gone", "changed", "longer", "end"])
 def test_a_log_that_was_changed_or_cut_is_seen_at_every_opening(vault: Path, how: str) -> None:
     lines = _looked(vault)
     now = {
@@ -104,10 +105,14 @@ def test_a_log_that_was_changed_or_cut_is_seen_at_every_opening(vault: Path, how
         "first line gone": lines[1:],
         "changed": [lines[0].replace(b"recall", b"search"), *lines[1:]],
         "longer": [*lines, lines[0]],
+        "end": lines,
     }[how]
     (vault / "log.jsonl").write_bytes(b"".join(now))
     if how == "gone":
         (vault / "log.jsonl").unlink()
+    if how == "end":
+        with closing(sqlite3.connect(vault / "tokens.sqlite")) as database, database:
+            database.execute("DELETE FROM log")
     for _ in range(2):
         with pytest.raises(RefusedByPolicy, match="changed or cut"):
             VaultPseudonyms(vault)
@@ -134,6 +139,11 @@ def test_who_has_the_whole_vault_cannot_rewrite_what_was_logged_before(vault: Pa
     pseudonym = VaultPseudonyms(vault).patient(*KIM)
     with pytest.raises(RefusedByPolicy, match="missing at its end"):
         _look(vault, pseudonym)
+    (vault / "log.jsonl").write_bytes(b"")
+    vaultlog.begin(vault, b"a secret of somebody else")
+    vaultlog.append(vault, {"reason": "a harmless one"})
+    with pytest.raises(RefusedByPolicy, match="line 1 was not written by this vault"):
+        _look(vault, VaultPseudonyms(vault).patient(*KIM))
 
 
 @pytest.mark.parametrize("kept", [0, 40])
@@ -146,7 +156,7 @@ def test_a_last_line_that_a_power_cut_took_is_written_again(vault: Path, kept: i
 
 def test_processes_that_look_back_at_once_keep_the_chain(vault: Path) -> None:
     pseudonym = VaultPseudonyms(vault).patient(*KIM)
-    with ProcessPoolExecutor(4) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         list(pool.map(_look, [vault] * 12, [pseudonym] * 12))
     assert [entry["number"] for entry in vaultlog.check(vault)] == list(range(1, 13))
 

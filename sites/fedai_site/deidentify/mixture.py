@@ -21,9 +21,13 @@ def check(out: Path, private: Path, settings: Settings, *, restart: bool) -> Non
     with State(private) as state:
         if not state.has_objects():
             return _check_unknown(out, private)
-        earlier = [] if restart else state.settings_in_use()
+        if restart:
+            return None
+        earlier, keys = state.settings_in_use(), state.key_ids()
     now = _facts(out, private, settings)
     differing = sorted({what for then in earlier for what in _differing(then, now)})
+    if not differing and keys != {now["key"]}:
+        differing = [f"another key ({', '.join(sorted(keys))})"]
     if differing:
         hint = "choose another OUT, or --restart: it deletes OUT's clean files and does all anew"
         what = f"OUT holds clean files of earlier runs under {' and '.join(differing)}"

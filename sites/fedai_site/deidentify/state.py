@@ -153,6 +153,11 @@ class State:
         rows = self._database.execute(f"SELECT facts FROM settings WHERE fingerprint IN ({used})")  # noqa: S608
         return [json.loads(row[0]) for row in rows]
 
+    def key_ids(self) -> set[str]:
+        """The keys that clean files are of, by their evidence."""
+        query = "SELECT DISTINCT json_extract(evidence, '$.key_id') FROM objects"
+        return {row[0] for row in self._database.execute(query)}
+
     def has_objects(self) -> bool:
         """Whether any clean file is known."""
         return self._database.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is not None

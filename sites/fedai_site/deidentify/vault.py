@@ -35,7 +35,6 @@ CREATE TABLE IF NOT EXISTS tokens (
 """
 BYTES = 32
 NONCE_BYTES = 12
-LOG_CONTEXT = b"first key of the log"
 
 
 def create_vault(folder: Path, shares: tuple[Path, Path]) -> None:
@@ -67,7 +66,8 @@ def create_vault(folder: Path, shares: tuple[Path, Path]) -> None:
         (folder / "sealed.key", wrapped),
     ):
         _write_private(path, content)
-    Vault(folder, is_new=True)
+    _tokens(folder).close()
+    vaultlog.begin(folder, private.private_bytes_raw())
 
 
 def _write_private(path: Path, content: bytes) -> None:
@@ -79,13 +79,22 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=BYTES, salt=None, info=b"fedai vault " + purpose).derive(secret)
 
 
+def _tokens(folder: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(folder / vaultlog.DATABASE, timeout=60)
+    (folder / vaultlog.DATABASE).chmod(0o600)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(SCHEMA)
+    return database
+
+
 class Vault:
     """Gives each identifier a random token, the same each time. Safe for several processes at once.
 
     Raises ConfigError where there is no vault, RefusedByPolicy where its log was changed or cut.
     """
 
-    def __init__(self, folder: Path, *, is_new: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         hint = "make one: fedai site deid vault create"
         try:
@@ -93,13 +102,7 @@ class Vault:
             self._public = X25519PublicKey.from_public_bytes((folder / "public.key").read_bytes())
         except (OSError, ValueError):
             raise ConfigError("this isn't a vault", where=str(folder), hint=hint) from None
-        self._database = sqlite3.connect(folder / "tokens.sqlite", timeout=60)
-        (folder / "tokens.sqlite").chmod(0o600)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.execute(SCHEMA)
-        if is_new:
-            begin_log(folder)
+        self._database = _tokens(folder)
         vaultlog.check(folder)
 
     @property
@@ -129,12 +132,6 @@ class Vault:
     def _find(self, lookup: bytes) -> str | None:
         row = self._database.execute("SELECT token FROM tokens WHERE lookup = ?", (lookup,)).fetchone()
         return None if row is None else str(row[0])
-
-
-def begin_log(folder: Path) -> None:
-    """Begin the vault's log; only both shares open its first key."""
-    public = X25519PublicKey.from_public_bytes((folder / "public.key").read_bytes())
-    vaultlog.begin(folder, lambda key: _seal(public, key, LOG_CONTEXT))
 
 
 def _seal(public: X25519PublicKey, content: bytes, context: bytes) -> bytes:
@@ -167,7 +164,7 @@ def reidentify(
     entry: dict[str, object] = {"pseudonym": pseudonym, "reason": reason.strip(), "persons": list(persons)}
     try:
         private = _opened(folder, shares, reason, persons)
-        vaultlog.check(folder, lambda first: _unseal(private, first, LOG_CONTEXT))
+        vaultlog.check(folder, private.private_bytes_raw())
         parts = _unsealed(folder, pseudonym, private)
     except RefusedByPolicy as error:
         vaultlog.append(folder, {**entry, "refused": error.message})
@@ -188,15 +185,15 @@ def begin_anew(folder: Path, shares: tuple[Path, Path], *, reason: str, persons:
     these, or for a log that is in order.
     """
     _check_is_vault(folder)
-    private = _opened(folder, shares, reason, persons)
+    secret = _opened(folder, shares, reason, persons).private_bytes_raw()
     try:
-        vaultlog.check(folder, lambda first: _unseal(private, first, LOG_CONTEXT))
-    except (RefusedByPolicy, InvalidTag) as error:
-        why = str(error)
+        vaultlog.check(folder, secret)
+    except RefusedByPolicy as error:
+        why = error.message
     else:
         raise RefusedByPolicy("the log is in order", hint="it goes on as it is")
     aside = vaultlog.set_aside(folder)
-    begin_log(folder)
+    vaultlog.begin(folder, secret)
     entry = {"began_anew": why, "aside": aside, "reason": reason.strip(), "persons": list(persons)}
     vaultlog.append(folder, entry)
     return aside

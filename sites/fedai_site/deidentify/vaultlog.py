@@ -4,8 +4,8 @@ Each line has its number, the hash of the line before, and an HMAC-SHA-256 under
 the next line is derived from it, one way, and takes its place (forward-secure, as in Schneier and Kelsey,
 "Secure audit logs to support computer forensics", 1999): whoever gets hold of a vault can't rewrite what was
 logged before. The vault's database keeps the number of lines, the last line and the current key; the first
-key is sealed to the vault's two shares. So every opening checks numbers, chain and end, and a look back all
-of the HMACs as well.
+key comes from the vault's private key, which takes both shares. So every opening checks numbers, chain and
+end, and a look back all of the HMACs as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,11 +31,12 @@ CREATE TABLE IF NOT EXISTS log (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     lines INTEGER NOT NULL, last BLOB NOT NULL,        -- how many, and the last, with its line feed
     key BLOB NOT NULL,                                 -- of the next line
-    first BLOB NOT NULL                                -- key of the first line, sealed
+    salt BLOB NOT NULL                                 -- of the first key
 )
 """
 LOG, DATABASE = "log.jsonl", "tokens.sqlite"
-KEY_BYTES = 32
+SALT_BYTES = 16
+HINT = "restore it; if it is lost, both persons may begin a new one: fedai site deid vault log --help"
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ class _End:
     lines: int
     last: bytes
     key: bytes
-    first: bytes
+    salt: bytes
 
 
-def begin(folder: Path, seal: Callable[[bytes], bytes]) -> None:
-    """Begin an empty log; its first key is kept sealed."""
-    first = secrets.token_bytes(KEY_BYTES)
+def begin(folder: Path, secret: bytes) -> None:
+    """Begin an empty log in a vault's database. `secret`: what only both shares together give."""
+    salt = secrets.token_bytes(SALT_BYTES)
     with closing(_database(folder)) as database, database:
         database.execute(SCHEMA)
-        database.execute("INSERT OR REPLACE INTO log VALUES (1, 0, ?, ?, ?)", (b"", first, seal(first)))
+        row = (b"", _first(secret, salt), salt)
+        database.execute("INSERT OR REPLACE INTO log VALUES (1, 0, ?, ?, ?)", row)
 
 
 def append(folder: Path, entry: Mapping[str, Any]) -> None:
@@ -74,22 +76,22 @@ def append(folder: Path, entry: Mapping[str, Any]) -> None:
         _write(file, line)
 
 
-def check(folder: Path, unseal: Callable[[bytes], bytes] | None = None) -> list[dict[str, Any]]:
-    """All entries, the oldest first. With `unseal` for the first key their HMACs are checked, too.
+def check(folder: Path, secret: bytes = b"") -> list[dict[str, Any]]:
+    """All entries, the oldest first. With the secret that it was begun with their HMACs are checked, too.
 
     Raises RefusedByPolicy for a log that was changed, cut short or taken away.
     """
     with closing(_database(folder)) as database:
-        if _end(database).lines == 0 and not (folder / LOG).exists():
-            return []
-        with _locked(folder) as file:
-            end = _end(database)
-            _complete(file, end)
-            file.seek(0)
-            raw = file.read().splitlines(keepends=True)
+        end, raw = _end(database), list[bytes]()
+        if end.lines or (folder / LOG).exists():
+            with _locked(folder) as file:
+                end = _end(database)
+                _complete(file, end)
+                file.seek(0)
+                raw = file.read().splitlines(keepends=True)
     entries = _chained(folder, raw, end)
-    if unseal:
-        _check_macs(folder, entries, unseal(end.first), end.key)
+    if secret:
+        _check_macs(folder, entries, _first(secret, end.salt), end.key)
     return entries
 
 
@@ -126,10 +128,7 @@ def set_aside(folder: Path) -> str:
 
 
 def _broken(folder: Path, what: str) -> RefusedByPolicy:
-    hint = (
-        "restore the log; if it is lost, both persons may begin a new one: fedai site deid vault log --help"
-    )
-    return RefusedByPolicy(f"the vault's log was changed or cut: {what}", where=str(folder / LOG), hint=hint)
+    return RefusedByPolicy(f"the vault's log was changed or cut: {what}", where=str(folder / LOG), hint=HINT)
 
 
 @contextmanager
@@ -162,14 +161,10 @@ def _database(folder: Path) -> sqlite3.Connection:
 
 
 def _end(database: sqlite3.Connection) -> _End:
-    try:
-        row = database.execute("SELECT lines, last, key, first FROM log").fetchone()
-    except sqlite3.DatabaseError:
-        row = None
+    database.execute(SCHEMA)
+    row = database.execute("SELECT lines, last, key, salt FROM log").fetchone()
     if row is None:
-        raise RefusedByPolicy(
-            "the vault's database knows of no log", hint="restore the vault from its backup"
-        )
+        raise RefusedByPolicy("the vault's log was changed or cut: its end isn't known any more", hint=HINT)
     return _End(*row)
 
 
@@ -187,6 +182,10 @@ def _hash(line: bytes) -> str:
 
 def _mac(key: bytes, body: Mapping[str, Any]) -> str:
     return hmac.new(key, json.dumps(body, sort_keys=True).encode(), sha256).hexdigest()
+
+
+def _first(secret: bytes, salt: bytes) -> bytes:
+    return hmac.digest(secret, b"fedai vault log: first line" + salt, sha256)
 
 
 def _next(key: bytes) -> bytes:
