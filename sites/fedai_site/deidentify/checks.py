@@ -58,6 +58,7 @@ DEFINED: dict[int, frozenset[str]] = {
     0x00180020: frozenset("SE IR GR EP RM".split()),
     0x00180021: frozenset("SK SS SP MP MTC TRSS OSP".split()),
     0x00180022: frozenset("RG CG FC SP FS PER PPG PFF PFP".split()),
+    0x00102203: frozenset({"ALTERED", "UNALTERED"}),
     0x00180015: frozenset("HEAD HAND FOOT LEG ARM KNEE HIP".split()),
 }
 """Terms that the Standard defines for an attribute (PS3.3) and that are also names of people."""
@@ -133,7 +134,8 @@ def is_term_code(value: Value) -> bool:
     if PLAIN.fullmatch(value.raw) is None:
         return False
     text = value.raw.decode("ascii").rstrip(" \0")
-    return is_term(text) and not value.known.is_in(_untold(text, value.tag))
+    others = _untold(text, value.tag)
+    return is_term(others) and not value.known.is_in(others)
 
 
 def _untold(text: str, tag: int) -> str:

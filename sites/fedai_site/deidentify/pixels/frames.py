@@ -96,24 +96,29 @@ def read(dataset: Dataset, found: Layout) -> Iterator[tuple[Stored, str]]:
             if stored.shape[:2] != (found.rows, found.columns):
                 raise Quarantine(Reason.PIXELS_NOT_EXAMINED, "a frame of another size")
             count += 1
-            _check_unused_bits(dataset, found, stored)
-            yield stored.astype(stored.dtype.newbyteorder("="), copy=False), colour
+            plain = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+            yield _without_unused_bits(plain, dataset, found), colour
     except FAULTS_AND_REFUSALS as error:
         raise Quarantine(Reason.PIXELS_NOT_EXAMINED, type(error).__name__) from None
     if count != found.count:
         raise Quarantine(Reason.PIXELS_NOT_EXAMINED, f"{count} frames of {found.count}")
 
 
-def _check_unused_bits(dataset: Dataset, found: Layout, stored: Stored) -> None:
-    """Raises Quarantine if words that were encoded hold more than their stored bits (PS3.5 8.1.1)."""
-    if found.element in FLOATS or not _is_encapsulated(found) or stored.dtype.kind not in "iu":
-        return
-    bits = int(dataset.get("BitsStored") or 0)
-    if not 0 < bits < stored.dtype.itemsize * 8:
-        return
-    low, high = (-(1 << bits - 1), 1 << bits - 1) if stored.dtype.kind == "i" else (0, 1 << bits)
-    if stored.min() < low or stored.max() >= high:
+def _without_unused_bits(stored: Stored, dataset: Dataset, found: Layout) -> Stored:
+    """Words that were encoded, with their sign repeated above their stored bits if they have one, else zeros
+    (PS3.5 8.1.1). Raises Quarantine if anything else stands there.
+    """
+    bits, size = int(dataset.get("BitsStored") or 0), stored.dtype.itemsize * 8
+    is_whole = stored.dtype.kind not in "iu" or not 0 < bits < size
+    if found.element in FLOATS or is_whole or not _is_encapsulated(found):
+        return stored
+    shifted = stored << (size - bits)
+    words = shifted.view(f"{'ui'[int(dataset.get('PixelRepresentation') or 0)]}{size // 8}") >> (size - bits)
+    words = words.view(stored.dtype)
+    is_cut = (stored.view(f"u{size // 8}") >> bits == 0) | (words == stored)
+    if not is_cut.all():
         raise Quarantine(Reason.OVERLAY_IN_PIXELS)
+    return words
 
 
 def _decoded(dataset: Dataset, found: Layout) -> Iterator[tuple[Stored, str]]:
@@ -138,7 +143,8 @@ def decoded(dataset: Dataset, found: Layout, index: int) -> tuple[Stored, str]:
     if found.syntax == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
         data = get_frame(dataset.PixelData, index, number_of_frames=found.count)
         return _twelve_bits(data, dataset, found), found.colour
-    stored, meta = get_decoder(found.syntax).as_array(dataset, index=index, raw=True)
+    options = {"correct_unused_bits": False} if _is_encapsulated(found) else {}
+    stored, meta = get_decoder(found.syntax).as_array(dataset, index=index, raw=True, **options)
     return stored, str(meta["photometric_interpretation"])
 
 
