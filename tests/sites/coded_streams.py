@@ -22,7 +22,9 @@ def huffman(kind: int, values: bytes = b"\x00\x01") -> bytes:
 
 def frame(rows: int = 16, columns: int = 16, marker: int = 0xC0) -> bytes:
     """A frame header of one component."""
-    return segment(marker, b"\x08" + rows.to_bytes(2, "big") + columns.to_bytes(2, "big") + b"\x01\x01\x11\x00")
+    return segment(
+        marker, b"\x08" + rows.to_bytes(2, "big") + columns.to_bytes(2, "big") + b"\x01\x01\x11\x00"
+    )
 
 
 SCAN = segment(0xDA, b"\x01\x01\x00\x00\x3f\x00")

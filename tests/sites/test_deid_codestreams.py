@@ -98,7 +98,9 @@ def test_a_used_table_stays_beside_an_unused_one_in_the_same_segment() -> None:
         jpeg_2000(parts=tile_part() + NAME),
     ],
 )
-def test_streams_with_bytes_that_no_decoder_reads_and_nobody_can_place_go_to_quarantine(stream: bytes) -> None:
+def test_streams_with_bytes_that_no_decoder_reads_and_nobody_can_place_go_to_quarantine(
+    stream: bytes,
+) -> None:
     with pytest.raises(Quarantine, match="SUSPICIOUS_CONTENT"):
         cleaned(stream)
 

@@ -70,9 +70,11 @@ def test_a_name_of_two_letter_parts_is_found_in_codes_and_device_text(name: str,
 
 @pytest.mark.parametrize(
     "digits",
-    [b"123456789", b"+123456789", b"123456789.0", b"1234567.89", b"1.23456789e8", b"123\\456\\789", b"987654321",
-     b"774411", b"821012345678", b"1012345678", b"01012345678"],
-)  # fmt: skip
+    [
+        *(b"123456789", b"+123456789", b"123456789.0", b"1234567.89", b"1.23456789e8", b"123\\456\\789"),
+        *(b"987654321", b"774411", b"821012345678", b"1012345678", b"01012345678"),
+    ],
+)
 def test_an_identifier_with_separators_is_found_as_plain_digits(digits: bytes) -> None:
     name, vr = ("ReferencedFrameNumber", "IS") if digits.isdigit() else ("RevolutionTime", "DS")
     if b"\\" in digits:
@@ -82,9 +84,11 @@ def test_an_identifier_with_separators_is_found_as_plain_digits(digits: bytes) -
 
 @pytest.mark.parametrize(
     "digits",
-    [b"19550412", b"12041955", b"04121955", b"19551204", b"550412", b"120455", b"041255", b"4121955", b"1241955",
-     b"1955.0412", b"41255"],
-)  # fmt: skip
+    [
+        *(b"19550412", b"12041955", b"04121955", b"19551204", b"550412", b"120455", b"041255"),
+        *(b"4121955", b"1241955", b"1955.0412", b"41255"),
+    ],
+)
 def test_a_day_is_found_in_every_order(digits: bytes) -> None:
     name, vr = ("ExposureTime", "IS") if digits.isdigit() else ("KVP", "DS")
     assert not kept(name, vr, digits)
@@ -92,9 +96,11 @@ def test_a_day_is_found_in_every_order(digits: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"010 1234 5678", b"1234 5678", b"1955 04 12", b"12 04 1955", b"55_04_12", b"12APR1955", b"APR 12 1955",
-     b"12 345 6789", b"77 4411", b"31_12_98 123"],
-)  # fmt: skip
+    [
+        *(b"010 1234 5678", b"1234 5678", b"1955 04 12", b"12 04 1955", b"55_04_12", b"12APR1955"),
+        *(b"APR 12 1955", b"12 345 6789", b"77 4411", b"31_12_98 123"),
+    ],
+)
 def test_telephones_and_days_aren_t_codes(text: bytes) -> None:
     assert not kept("BodyPartExamined", "CS", text)
 

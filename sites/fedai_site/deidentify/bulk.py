@@ -71,7 +71,7 @@ def holds_words(raw: bytes) -> bool:
 
 
 def is_text(raw: bytes, vr: str, little: bool) -> bool:
-    """Whether a binary number's bytes are a text: all of them, a double that no device measures, a long run."""
+    """Whether a binary number's bytes are a text: all of them, an impossible double, a long run."""
     if len(raw) >= SHORTEST_TEXT and TEXT.fullmatch(raw) is not None and len(set(raw)) > FEW:
         return True
     if vr == "FD" and any(_is_spelt(raw[at : at + 8], little) for at in range(0, len(raw), 8)):
@@ -81,9 +81,10 @@ def is_text(raw: bytes, vr: str, little: bool) -> bool:
 
 
 def _is_spelt(raw: bytes, little: bool) -> bool:
-    return MAIL.fullmatch(raw) is not None and not MEASURED[0] <= abs(
-        struct.unpack("<>"[not little] + "d", raw)[0]
-    ) <= MEASURED[1]
+    return (
+        MAIL.fullmatch(raw) is not None
+        and not MEASURED[0] <= abs(struct.unpack("<>"[not little] + "d", raw)[0]) <= MEASURED[1]
+    )
 
 
 def _is_word(run: bytes, shortest: int) -> bool:

@@ -50,17 +50,18 @@ COUNTS = frozenset({
 """Numbers that are often so large that they look like those of a patient."""
 LONGEST_COUNT = 10
 DEFINED: dict[int, frozenset[str]] = {
-    0x00080008: frozenset("M P R I ND SE GR IR FE EP".split()),
-    0x00080060: frozenset(
-        "AR AS AU BI CR CT DG DX EC ED EM ES FA FS GM HC HD IO KO LS MA MG MR MS NM OP OT PR PT PX RF RG SC SM SR "
-        "ST TG US VA VF XA XC".split()
-    ),
-    0x00180020: frozenset("SE IR GR EP RM".split()),
-    0x00180021: frozenset("SK SS SP MP MTC TRSS OSP".split()),
-    0x00180022: frozenset("RG CG FC SP FS PER PPG PFF PFP".split()),
+    0x00080008: frozenset({"M", "P", "R", "I", "ND", "SE", "GR", "IR", "FE", "EP"}),
+    0x00080060: frozenset({
+        "AR", "AS", "AU", "BI", "CR", "CT", "DG", "DX", "EC", "ED", "EM", "ES", "FA", "FS", "GM", "HC", "HD",
+        "IO", "KO", "LS", "MA", "MG", "MR", "MS", "NM", "OP", "OT", "PR", "PT", "PX", "RF", "RG", "SC", "SM",
+        "SR", "ST", "TG", "US", "VA", "VF", "XA", "XC",
+    }),
+    0x00180020: frozenset({"SE", "IR", "GR", "EP", "RM"}),
+    0x00180021: frozenset({"SK", "SS", "SP", "MP", "MTC", "TRSS", "OSP"}),
+    0x00180022: frozenset({"RG", "CG", "FC", "SP", "FS", "PER", "PPG", "PFF", "PFP"}),
     0x00102203: frozenset({"ALTERED", "UNALTERED"}),
-    0x00180015: frozenset("HEAD HAND FOOT LEG ARM KNEE HIP".split()),
-}
+    0x00180015: frozenset({"HEAD", "HAND", "FOOT", "LEG", "ARM", "KNEE", "HIP"}),
+}  # fmt: skip
 """Terms that the Standard defines for an attribute (PS3.3) and that are also names of people."""
 FLAGS = frozenset({"YES", "NO", "NONE", "ON", "OFF", "IN", "OUT", "UNKNOWN", "OTHER"})
 MAXIMUM_COMPARED = 64  # values of a binary number that are compared one by one
@@ -139,7 +140,7 @@ def is_term_code(value: Value) -> bool:
 
 
 def _untold(text: str, tag: int) -> str:
-    """The values that aren't defined terms of the attribute, which say nothing even if somebody is called so."""
+    """The values but for terms defined for the attribute, which say nothing even of people called so."""
     terms = DEFINED.get(tag, frozenset()) | FLAGS
     return "\\".join(part for part in text.split("\\") if part.strip() not in terms)
 

@@ -1,5 +1,5 @@
-"""What encapsulated pixels carry beside the picture: comments, application segments, thumbnails, bytes after an
-image's end or between its parts, words in offset tables. Decoders ignore all of that.
+"""What encapsulated pixels carry beside the picture: comments, application segments, thumbnails, bytes after
+an image's end or between its parts, words in offset tables. Decoders ignore all of that.
 
 It is overwritten in place, so that no length, offset or pixel changes; an offset table that isn't one becomes
 empty. What a stream is, its own first bytes say and not the transfer syntax; the fragments of a frame are one
@@ -54,7 +54,7 @@ def streams(value: bytes, transfer_syntax: str, pixels: int = 0) -> int:
 
 
 def last_bytes(value: bytes, transfer_syntax: str, size: int) -> list[list[list[Patch]]]:
-    """For each frame and each end of coded data in it: other bytes for the last ones before it (and before its
+    """For each frame and each end of coded data in it: other bytes for the last ones before it (and its
     padding), as patches of the element. Whether they show tells whether a decoder reads those bytes at all.
 
     Nothing for run-length data, whose ends are known. Raises Quarantine.

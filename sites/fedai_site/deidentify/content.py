@@ -18,7 +18,7 @@ TEXT, NAME = 0x0040A160, 0x0040A123
 DATES = (0x0040A120, 0x0040A121, 0x0040A122)  # DateTime, Date, Time
 UID = 0x0040A124
 OWN = {"TEXT": TEXT, "PNAME": NAME, "DATETIME": DATES[0], "DATE": DATES[1], "TIME": DATES[2], "UIDREF": UID}
-"""Value Type -> the attribute that holds the item's value (PS3.3 C.17.3.2.1); the others have no place in it."""
+"""Value Type -> the attribute with the item's value (PS3.3 C.17.3.2.1); the others have no place there."""
 RULE = "Table E.3.4-1"
 
 

@@ -139,10 +139,8 @@ def _without_text(stream: bytes, marker: int, start: int, end: int) -> Iterator[
 def _tables(reading: Reading, stream: bytes, marker: int, at: int, end: int) -> Iterator[tuple[int, int]]:
     """Start and end of each table of a segment, which holds from here on."""
     while at < end:
-        if marker == DQT:
-            size = 1 + (128 if stream[at] >> 4 else 64)
-        else:
-            size = 17 + sum(stream[at + 1 : at + 17])
+        of_quantization = 129 if stream[at] >> 4 else 65
+        size = of_quantization if marker == DQT else 17 + sum(stream[at + 1 : at + 17])
         if at + size > end:
             raise refuse("a table that isn't as long as it says")
         reading.tables[marker, stream[at] & (0x0F if marker == DQT else 0x1F)] = at
@@ -154,7 +152,11 @@ def _read_frame(reading: Reading, stream: bytes, marker: int, start: int, size: 
     count = stream[start + 5] if size > 5 else 0
     if reading.frame or size != 6 + 3 * count or not count:
         raise refuse("a frame header that isn't one")
-    reading.frame, reading.rows, reading.columns = marker, number(stream, start + 1), number(stream, start + 3)
+    reading.frame, reading.rows, reading.columns = (
+        marker,
+        number(stream, start + 1),
+        number(stream, start + 3),
+    )
     for at in range(start + 6, start + size, 3):
         across, down = stream[at + 1] >> 4, stream[at + 1] & 15
         if not across or not down:

@@ -1,8 +1,8 @@
 """What a JPEG 2000 codestream carries beside the picture (ITU-T T.800 A): comments, pointers, bytes after its
 end.
 
-Each is overwritten in place. A codestream with segments of another kind or size, or with parts of tiles that it
-doesn't have, goes to quarantine.
+Each is overwritten in place. A codestream with segments of another kind or size, or with parts of tiles that
+it doesn't have, goes to quarantine.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def _tiles(stream: bytes) -> int:
     """How many tiles the image has, by its first segment (A.5.1)."""
     if number(stream, 2) != SIZ or len(stream) < 42:
         raise refuse("a codestream without its size")
-    width, height, left, top, across, down, first, upper = (
-        number(stream, at, 4) for at in range(8, 40, 4)
-    )
+    width, height, left, top, across, down, first, upper = (number(stream, at, 4) for at in range(8, 40, 4))
     if not across or not down or left > width or top > height:
         raise refuse("a codestream without its size")
     return -(-(width - first) // across) * -(-(height - upper) // down)

@@ -179,7 +179,7 @@ def _known(texts: frozenset[tuple[str, str]]) -> Known:
         anywhere=tuple(sorted(anywhere)),
         numbers=frozenset(numbers),
         days=frozenset(dates),
-        tails=frozenset(digits[-TELLING:] for digits in numbers if len(digits) >= TELLING),
+        tails=frozenset(digits for digits in numbers if len(digits) == TELLING),
         long=long,
     )
 

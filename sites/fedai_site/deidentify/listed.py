@@ -166,19 +166,19 @@ class Table:
             return Decision(Action.DESCEND, self.name, why)
         if place.vr == "UI":
             return Decision(Action.KEEP, self.name, f"{why}, if it is a UID", "a UID", Action.UID)
-        if place.vr == "UR":
-            return basic
         if place.tag in CHARACTERISTICS:
             return Decision(Action.BAND, self.name, f"{why}, extremes cut off", "", otherwise)
-        check = self._check(place)
+        check = self._check(place, option)
         return Decision(Action.KEEP, self.name, why, check, otherwise)
 
     @staticmethod
-    def _check(place: Place) -> str:
+    def _check(place: Place, option: Option) -> str:
         named = {TIME_ZONE: "an offset from UTC", **dict.fromkeys(GROUPS, "a common word")}.get(place.tag)
         if named or place.vr in DATES:
             return named or "a date or time"
-        by_vr = {"CS": "a term", "IS": "a number", "DS": "a number"} | dict.fromkeys(BINARY, "binary numbers")
+        if place.vr == "CS" and option is Option.PATIENT:
+            return "a term"
+        by_vr = {"IS": "a number", "DS": "a number"} | dict.fromkeys(BINARY, "binary numbers")
         return by_vr.get(place.vr) or (
             "bulk numbers" if place.vr[0] == "O" else "no name or number of the patient"
         )

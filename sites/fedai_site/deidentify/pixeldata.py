@@ -94,7 +94,7 @@ def overlays_in_pixels(original: Dataset) -> bool:
 
 
 def _without_unused_bits(value: bytes, original: Dataset, little: bool) -> bytes:
-    """Bits of each word outside of the stored ones become zeros, whether or not an overlay says that it is there.
+    """Bits of each word outside of the stored ones become zeros, whether or not an overlay says it is there.
 
     Repeated signs of signed words stay. Raises Quarantine for signed words that are none, and where what the
     object says about bits or overlays in them makes no sense.
@@ -126,7 +126,7 @@ def _checked_signs(value: bytes, words: Any, stored: int) -> bytes:
 
 
 def _are_beside(original: Dataset, mask: int, allocated: int, little: bool) -> bool:
-    """Whether all overlays that the object says are in the pixels lie in bits that the picture doesn't use."""
+    """Whether all overlays that the object says are in the pixels lie outside of the picture's own bits."""
     for group in OVERLAY_GROUPS:
         position = number(original, group << 16 | 0x0102, little)
         is_stated = group << 16 | 0x0102 in original and position  # 0 is what overlays of their own say

@@ -28,8 +28,8 @@ def hidden(frame: bytes, pixels: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _end(frame: bytes, at: int, end: int, pixels: int) -> int:
-    """Where the segment has unfolded to all of its bytes (PackBits, PS3.5 G.3.2); of a last run that is too long
-    what isn't needed doesn't count.
+    """Where the segment has unfolded to all of its bytes (PackBits, PS3.5 G.3.2); of a last run that is too
+    long what isn't needed doesn't count.
     """
     while pixels > 0 and at < end:
         control = frame[at]

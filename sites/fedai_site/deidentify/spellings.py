@@ -78,7 +78,7 @@ def _mojibake(word: str) -> Iterator[str]:
 
 
 def numbers(text: str) -> set[str]:
-    """The numbers in an identifier: its runs of digits, all of its digits, those without zeros before them."""
+    """The numbers in an identifier: its runs of digits, all of them in one, those without leading zeros."""
     runs = [run for run in DIGITS.findall(text) if len(run) >= SHORTEST_NUMBER]
     return with_bare({*runs, "".join(DIGITS.findall(text))})
 

@@ -192,7 +192,8 @@ def _twelve_bits(data: bytes, dataset: Dataset, found: Layout) -> Stored:
 def write(dataset: Dataset, found: Layout, changed: dict[int, Stored]) -> str:
     """Put changed frames (by number) back. Returns what was done: "in place", "re-encoded" or "native".
 
-    Where they had to become RGB, `changed` holds what was really written. Nothing but the pixel element, and what describes its encoding, changes.
+    Where they had to become RGB, `changed` holds what was really written. Nothing but the pixel element, and
+    what describes its encoding, changes.
     """
     if found.element in FLOATS or not _is_encapsulated(found):
         return _in_place(dataset, found, changed)
@@ -287,8 +288,8 @@ def _encoded(dataset: Dataset, found: Layout, stored: Stored) -> bytes:
 
 
 def _to_native(dataset: Dataset, found: Layout, changed: dict[int, Stored]) -> None:
-    """The whole object as Explicit VR Little Endian, colour by pixel: RGB, which every image IOD allows where it
-    allows colour, unlike YBR_FULL. `changed` holds the frames as written afterwards.
+    """The whole object as Explicit VR Little Endian, colour by pixel: RGB, which every image IOD that has
+    colour allows, unlike YBR_FULL. `changed` holds the frames as written afterwards.
     """
     parts: list[bytes] = []
     colour, kind = found.colour, np.dtype("u1")

@@ -52,7 +52,7 @@ def _with_pixels(dataset: Dataset, found: Layout, value: bytes) -> Dataset:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Within it what decoders write to the terminal about broken streams goes nowhere: they are broken by us."""
+    """Within it what decoders write to the terminal about broken streams goes nowhere: we broke them."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
