@@ -68,6 +68,13 @@ def test_a_name_of_two_letter_parts_is_found_in_codes_and_device_text(name: str,
     assert not kept(name, vr, text.encode())
 
 
+@pytest.mark.parametrize("text", ["HONG3D", "T1HONG", "HO3DNG", "2HO NG", "1955", "069Y", "69Y", "DONG GIL"])
+@pytest.mark.parametrize("name", ["BodyPartExamined", "SoftwareVersions", "SequenceName"])
+def test_names_with_digits_in_them_and_ages_and_years_of_birth_are_found(name: str, text: str) -> None:
+    vr = {"BodyPartExamined": "CS", "SoftwareVersions": "LO"}.get(name, "SH")
+    assert not kept(name, vr, text.encode(), PatientName="Hong^Gil Dong")
+
+
 @pytest.mark.parametrize(
     "digits",
     [
@@ -161,3 +168,13 @@ def test_a_name_with_an_umlaut_is_found_without_it(text: str) -> None:
     assert "InstitutionName" not in clean(image, "basic+institution") or not clean(
         image, "basic+institution"
     ).InstitutionName.strip().startswith("clinic of")
+
+
+@pytest.mark.parametrize(
+    "text", ["CHEST 12.04.1955", "CHEST 12-4-55", "CHEST 1955/04/12", "CHEST 12 04 1955"]
+)
+@pytest.mark.parametrize("name", ["SeriesDescription", "InstitutionAddress"])
+def test_a_birth_date_goes_from_text_though_dates_or_names_of_institutions_stay(name: str, text: str) -> None:
+    image = radiograph(**PATIENT, **{name: text})
+    after = clean(image, "basic+full-dates+descriptors+institution")
+    assert "55" not in str(after.get(name, ""))

@@ -21,7 +21,7 @@ from pydicom.valuerep import PersonName
 
 from fedai_site.deidentify import spellings
 from fedai_site.deidentify.reading import FAULTS
-from fedai_site.deidentify.spellings import DIGITS, SHORTEST_NUMBER, WORD, days, fold
+from fedai_site.deidentify.spellings import DIGITS, LETTERS, SHORTEST_NUMBER, WORD, days, fold
 from fedai_site.deidentify.table import standard_vr
 from fedai_site.deidentify.terms import vocabulary
 
@@ -132,14 +132,14 @@ def _is_in(known: Known, text: str) -> bool:
     squeezed = "".join(found)
     if any(word in squeezed for word in known.anywhere):
         return True
-    if any(len(word) > 2 and word in known.words for word in _neighbours(found)):
+    letters = LETTERS.findall(folded)
+    if any(len(word) > 2 and word in known.words for row in (found, letters) for word in _neighbours(row)):
         return True
     return any(_is_date_or_number(known, digits) for digits in _neighbours(DIGITS.findall(folded)))
 
 
 def _is_date_or_number(known: Known, digits: str) -> bool:
-    is_day = len(digits) > SHORTEST_NUMBER and digits in known.days
-    return len(digits) >= SHORTEST_NUMBER and (is_day or known.is_number(digits))
+    return len(digits) >= SHORTEST_NUMBER and (digits in known.days or known.is_number(digits))
 
 
 def _neighbours(words: list[str]) -> Iterator[str]:
@@ -205,7 +205,8 @@ def _add_number(kind: str, value: str, words: set[str], anywhere: set[str], numb
     numbers |= spellings.numbers(value)
     if kind == BORN:
         anywhere |= spellings.days_in_words(value)
-        numbers |= {day for day in days(value) if len(day) > TELLING}
+        words.update(spellings.year(value))
+        numbers |= days(value)
 
 
 def _pairs(words: list[str]) -> Iterator[str]:

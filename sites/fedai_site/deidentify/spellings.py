@@ -14,6 +14,7 @@ from itertools import permutations
 
 WORD = re.compile(r"[^\W_]+")
 DIGITS = re.compile(r"[0-9]+")
+LETTERS = re.compile(r"[^\W\d_]+")
 SPELT = str.maketrans({"Ø": "O", "Ł": "L", "Đ": "D", "Æ": "AE", "Œ": "OE", "Þ": "TH", "ı": "I"})
 UMLAUTS = str.maketrans({"Ä": "AE", "Ö": "OE", "Ü": "UE", "Å": "AA", "Ø": "OE"})
 MOJIBAKE = ("utf-8", "euc-kr", "shift_jis", "euc_jp", "gb18030", "big5")
@@ -99,8 +100,14 @@ def days(text: str) -> frozenset[str]:
     orders = [(year, month, day), (day, month, year), (month, day, year), (year, day, month)]
     forms = {"".join(order) for order in orders}
     forms |= {"".join(part[-2:] for part in order) for order in orders}
-    forms |= {"".join(part.lstrip("0") for part in order) for order in orders[:3]}
+    short = [tuple(part.lstrip("0") for part in order) for order in orders[:3]]
+    forms |= {"".join(order) for order in short} | {"".join(part[-2:] for part in order) for order in short}
     return frozenset(with_bare(forms))
+
+
+def year(text: str) -> list[str]:
+    """The year at the beginning of a DA value."""
+    return re.findall(r"^ *([0-9]{4})", text)
 
 
 def days_in_words(text: str) -> set[str]:

@@ -17,6 +17,7 @@ NUMBERED = re.compile(r"([A-Z]{3,})[0-9]{1,4}[A-Z]?")  # VIA5, SAT2
 SPLIT = re.compile(r"[^0-9A-Z]+")
 PLAIN = re.compile(r"[ -?A-Z\[\\\]_-}]*")  # printable ASCII without @ ^ ~
 LONGEST_SMALL = 4
+AGE = re.compile(r"[0-9]{2,3}[YMWD]")
 MOST_DIGITS = 5  # in all words of a value that aren't terms: more may be a date, a telephone or an identifier
 GROUPS = frozenset({
     "AFRICAN", "ALASKA", "ALASKAN", "AMERICAN", "AND", "ARAB", "ASIAN", "ASKED", "BLACK", "CAUCASIAN",
@@ -45,7 +46,7 @@ def is_term(value: str) -> bool:
     others = [word for word in SPLIT.split(value.upper()) if not _is_listed(word)]
     digits = sum(character.isdigit() for word in others for character in word)
     return digits <= MOST_DIGITS and all(
-        len(word) <= LONGEST_SMALL and SMALL.fullmatch(word) is not None for word in others
+        len(word) <= LONGEST_SMALL and SMALL.fullmatch(word) and not AGE.fullmatch(word) for word in others
     )
 
 
@@ -75,7 +76,11 @@ def is_technical(value: str) -> bool:
 
 
 def _is_technical_word(word: str) -> bool:
-    if word in vocabulary() or (len(word) <= LONGEST_SMALL and SMALL.fullmatch(word)):
+    if word in vocabulary():
+        return True
+    if AGE.fullmatch(word):
+        return False
+    if len(word) <= LONGEST_SMALL and SMALL.fullmatch(word):
         return True
     numbered = NUMBERED.fullmatch(word)
     if numbered is not None and numbered[1] in vocabulary():

@@ -251,7 +251,7 @@ class Walk:
         from fedai_site.deidentify.freetext import clean_text
 
         cleaned = clean_text(text, self.known.words, self.dates).strip()
-        if not cleaned:
+        if not cleaned or self.known.holds_number(cleaned):
             return self._fall(item, tag, element, decision)
         self._put_text(item, tag, vr, cleaned)
         return Action.CLEAN
