@@ -26,7 +26,16 @@ COPIES = {"X": "X", "Z": "Z", "D": "D", "U": "U", "Z_D": "Z/D", "X_Z": "X/Z", "X
 UNLISTED = 0x00189346  # CTDI Phantom Type Code Sequence: not in the table, not in a CR image
 BINARY = {"US": 7, "OB": b"\7\7", "UN": b"Zebulon\0", "DS": "71.5", "IS": "7", "AS": "045Y"}
 DATES = {"DA": "19871224", "TM": "221133.5", "DT": "19871224221133"}
-SPECIAL = {0x00101020: "1.71", 0x00080201: "+0900"}  # a size in metres, an offset from UTC
+SPECIAL = {
+    0x00101020: "1.71",  # a size in metres
+    0x00080201: "+0900",  # an offset from UTC
+    0x00100040: "F",
+    0x00102160: "ASIAN",
+    0x00102162: "ASIAN",
+    0x001021A0: "YES",
+    0x00102203: "ALTERED",
+}
+"""Values that are what they should be, where an option lets no other stay."""
 COLUMNS = ["basic", *Option]
 
 

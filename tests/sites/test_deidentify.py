@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from dicom_files import SECRET, encode, parse, radiograph
 from fedai_site.deidentify import Deidentifier, describe, write
-from fedai_site.deidentify.codestream import without_comments
 from fedai_site.deidentify.table import load_table
 from fedai_site.quarantine import Quarantine
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +16,6 @@ from pydicom import config
 from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -269,25 +267,6 @@ def test_an_attribute_that_hides_behind_another_representation_is_removed() -> N
     image.add_new(0x00189346, "LT", "Zebulon")  # CTDIPhantomTypeCodeSequence is SQ
     kept = clean(parse(encode(image)))
     assert not [tag for tag in (0x00189999, 0x00180015, 0x00189346) if tag in kept and kept[tag].value]
-
-
-def test_comments_in_compressed_pixels_are_overwritten_in_place() -> None:
-    jpeg = b"\xff\xd8\xff\xe1\x00\x0aZebulon\0\xff\xfe\x00\x09Zebulon\xff\xda\x00\x02\x12\x34\xff\xd9Zebulon!"
-    value, count = without_comments(encapsulate([jpeg]), "1.2.840.10008.1.2.4.50")
-    assert count == 3
-    assert b"Zebulon" not in value
-    assert len(value) == len(encapsulate([jpeg]))
-    assert b"\xff\xda\x00\x02\x12\x34\xff\xd9" in value
-
-
-def test_comments_in_jpeg_2000_headers_and_tile_parts_are_overwritten() -> None:
-    comment = b"\xff\x64\x00\x0b\x00\x01Zebulon"
-    tile = b"\xff\x90\x00\x0a\x00\x00\x00\x00\x00\x1d\x00\x01" + comment + b"\xff\x93\xab\xcd"
-    stream = b"\xff\x4f" + comment + tile + b"\xff\xd9"
-    value, count = without_comments(encapsulate([stream]), "1.2.840.10008.1.2.4.90")
-    assert count == 2
-    assert b"Zebulon" not in value
-    assert b"\xff\x93\xab\xcd" in value
 
 
 def test_sequences_nested_without_end_are_quarantined() -> None:

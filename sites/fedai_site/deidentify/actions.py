@@ -21,7 +21,7 @@ class Action(StrEnum):
     MEANING = "meaning"  # the text that the code's own scheme gives it
     PRIVATE = "private"  # kept if it is known to be safe by its creator
     DESCEND = "descend"  # a sequence stays, each of its items is cleaned by the same rules
-    ICC = "colour profile"  # kept with its texts blanked
+    ICC = "colour profile"  # replaced by that of sRGB
     CONTENT = "content"  # content items stay or go by value type and concept
 
 

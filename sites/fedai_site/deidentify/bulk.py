@@ -20,6 +20,12 @@ SINGLE_SAMPLES = frozenset({0x5400100A, 0x54000110, 0x54000112})  # padding, min
 LONGEST_SAMPLE = 4
 PHOTOMETRIC = 0x00280004
 RUN = re.compile(rb"[A-Za-z]{8,}")
+SIGN = rb"[A-Za-z0-9^=, ._/:+'-]"
+TEXT, TEXT_RUN = re.compile(SIGN + rb"{4,}[\0 ]*"), re.compile(SIGN + rb"{12,}")
+MAIL = re.compile(rb"[A-Za-z0-9^=, ._/:@+'-]{4,}[\0 ]*")
+SHORTEST_TEXT, MEASURED, FEW = 8, (1e-9, 1e9), 4
+LONGEST_RUNS = ((256, 12), (4096, 16), (1 << 62, 24))
+"""Up to how many bytes which run of signs is a text and not numbers by chance."""
 SIZES = ((4096, 8), (1 << 20, 12), (1 << 62, 16))
 """Up to how many bytes which run of letters is a word: in many numbers short ones come about by chance."""
 
@@ -62,6 +68,23 @@ def holds_words(raw: bytes) -> bool:
     """Whether a run of letters is too long to come from numbers. Ramps (AABBCC) aren't words."""
     shortest = next(letters for size, letters in SIZES if len(raw) <= size)
     return any(_is_word(run, shortest) for run in RUN.findall(raw))
+
+
+def is_text(raw: bytes, vr: str, little: bool) -> bool:
+    """Whether a binary number's bytes are a text: all of them, an impossible double, a long run."""
+    if len(raw) >= SHORTEST_TEXT and TEXT.fullmatch(raw) is not None and len(set(raw)) > FEW:
+        return True
+    if vr == "FD" and any(_is_spelt(raw[at : at + 8], little) for at in range(0, len(raw), 8)):
+        return True
+    longest = next(letters for size, letters in LONGEST_RUNS if len(raw) <= size)
+    return any(len(run) >= longest and len(set(run)) > FEW for run in TEXT_RUN.findall(raw))
+
+
+def _is_spelt(raw: bytes, little: bool) -> bool:
+    return (
+        MAIL.fullmatch(raw) is not None
+        and not MEASURED[0] <= abs(struct.unpack("<>"[not little] + "d", raw)[0]) <= MEASURED[1]
+    )
 
 
 def _is_word(run: bytes, shortest: int) -> bool:

@@ -17,20 +17,28 @@ from pydicom.dataset import Dataset
 
 from fedai_site.deidentify import bulk
 from fedai_site.deidentify.dates import Dates
-from fedai_site.deidentify.known import PACKING, Known, text_of
-from fedai_site.deidentify.terms import is_technical, is_term
+from fedai_site.deidentify.known import PACKING, TELLING, Known, text_of
+from fedai_site.deidentify.spellings import SHORTEST_NUMBER
+from fedai_site.deidentify.terms import is_group_word, is_technical, is_term, without_vocabulary
 
 NUMBER_TEXT = re.compile(
     rb"(?: *+(?:[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]{1,4})?)?+ *+(?:\\|\0*+\Z))++"
 )
 WHOLE = re.compile(rb"(?<![0-9.])[0-9]{8,}(?![0-9])")
 LONG_DIGITS = re.compile(rb"[0-9]{5,}")
-DAY = re.compile(rb"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
-LETTERS = re.compile(rb"[A-Za-z^=, .'-]{8,}[\0 ]*\Z")
+YEAR, MONTH, MONTHDAY = rb"(?:19|20)[0-9]{2}", rb"(?:0[1-9]|1[0-2])", rb"(?:0[1-9]|[12][0-9]|3[01])"
+DAY = re.compile(
+    b"%(y)s%(m)s%(d)s|%(y)s%(d)s%(m)s|%(d)s%(m)s%(y)s|%(m)s%(d)s%(y)s"
+    % {b"y": YEAR, b"m": MONTH, b"d": MONTHDAY}
+)
+"""A day of our times in any order."""
+EXPONENT = re.compile("[eE]")
+SHORTEST_DAY, MAXIMUM_PARTS, MAXIMUM_DIGITS = 7, 8, 20
 PLAIN = re.compile(rb"[\x20-\x7e\t\r\n\f]*\0?")
 ZONE = re.compile(rb" *[-+][0-9]{4} *\0?")
 PHONE = re.compile(r"[0-9][0-9 ()+/-]{6,}[0-9]")
 NO_DATES, KEPT_DATES = Dates("remove"), Dates("keep")
+UID, LONGEST_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+"), 64
 COUNTS = frozenset({
     0x00180070,  # Counts Accumulated
     0x00181074,  # Radionuclide Total Dose (Bq)
@@ -41,6 +49,21 @@ COUNTS = frozenset({
 })  # fmt: skip
 """Numbers that are often so large that they look like those of a patient."""
 LONGEST_COUNT = 10
+DEFINED: dict[int, frozenset[str]] = {
+    0x00080008: frozenset({"M", "P", "R", "I", "ND", "SE", "GR", "IR", "FE", "EP"}),
+    0x00080060: frozenset({
+        "AR", "AS", "AU", "BI", "CR", "CT", "DG", "DX", "EC", "ED", "EM", "ES", "FA", "FS", "GM", "HC", "HD",
+        "IO", "KO", "LS", "MA", "MG", "MR", "MS", "NM", "OP", "OT", "PR", "PT", "PX", "RF", "RG", "SC", "SM",
+        "SR", "ST", "TG", "US", "VA", "VF", "XA", "XC",
+    }),
+    0x00180020: frozenset({"SE", "IR", "GR", "EP", "RM"}),
+    0x00180021: frozenset({"SK", "SS", "SP", "MP", "MTC", "TRSS", "OSP"}),
+    0x00180022: frozenset({"RG", "CG", "FC", "SP", "FS", "PER", "PPG", "PFF", "PFP"}),
+    0x00102203: frozenset({"ALTERED", "UNALTERED"}),
+    0x00180015: frozenset({"HEAD", "HAND", "FOOT", "LEG", "ARM", "KNEE", "HIP"}),
+}  # fmt: skip
+"""Terms that the Standard defines for an attribute (PS3.3) and that are also names of people."""
+FLAGS = frozenset({"YES", "NO", "NONE", "ON", "OFF", "IN", "OUT", "UNKNOWN", "OTHER"})
 MAXIMUM_COMPARED = 64  # values of a binary number that are compared one by one
 
 
@@ -69,9 +92,36 @@ def is_number(value: Value) -> bool:
         return False
     if any(_is_suspicious(match, value.tag) for match in WHOLE.findall(raw)):
         return False
-    if not value.known.numbers:
+    known = value.known
+    if not known.numbers and not known.days:
         return True
-    return not any(value.known.is_number(digits.decode()) for digits in LONG_DIGITS.findall(raw))
+    if any(known.is_number(digits.decode()) for digits in LONG_DIGITS.findall(raw)):
+        return False
+    texts = raw.decode("ascii").rstrip(" \0").split("\\")
+    return not any(_is_known(text, known) for text in texts) and not _are_known(texts, known)
+
+
+def _is_known(text: str, known: Known) -> bool:
+    """Whether one value is a number of the patient or a day, with or without a point or an exponent in it."""
+    mantissa = EXPONENT.split(text)[0].strip(" +-")
+    digits = mantissa.replace(".", "")
+    if len(digits) < SHORTEST_NUMBER:
+        return False
+    if mantissa.isdigit():
+        return known.is_whole(digits)
+    return any(
+        known.is_whole(form) if len(form) > SHORTEST_DAY else known.is_number(form)
+        for form in (digits, digits.rstrip("0"))
+        if len(form) >= SHORTEST_NUMBER
+    )
+
+
+def _are_known(texts: Sequence[str], known: Known) -> bool:
+    """Whether several whole numbers are parts of one of the patient's (010, 1234, 5678) or of a day."""
+    if not 1 < len(texts) <= MAXIMUM_PARTS:
+        return False
+    digits = "".join(text.strip(" +-") for text in texts)
+    return digits.isdigit() and TELLING <= len(digits) <= MAXIMUM_DIGITS and known.is_whole(digits)
 
 
 def _is_suspicious(digits: bytes, tag: int) -> bool:
@@ -85,12 +135,28 @@ def is_term_code(value: Value) -> bool:
     if PLAIN.fullmatch(value.raw) is None:
         return False
     text = value.raw.decode("ascii").rstrip(" \0")
-    return is_term(text) and not value.known.is_in(text)
+    others = _untold(text, value.tag)
+    return is_term(others) and not value.known.is_in(others)
+
+
+def _untold(text: str, tag: int) -> str:
+    """The values but for terms defined for the attribute, which say nothing even of people called so."""
+    terms = DEFINED.get(tag, frozenset()) | FLAGS
+    return "\\".join(part for part in text.split("\\") if part.strip() not in terms)
 
 
 def is_term_only(value: Value) -> bool:
-    """CS whose values the Standard enumerates: the vocabulary alone counts."""
-    return PLAIN.fullmatch(value.raw) is not None and is_term(value.raw.decode("ascii").rstrip(" \0"))
+    """CS whose values the Standard enumerates: its vocabulary stays even if the patient is called so."""
+    if PLAIN.fullmatch(value.raw) is None:
+        return False
+    text = value.raw.decode("ascii").rstrip(" \0")
+    return is_term(text) and not value.known.is_in(without_vocabulary(_untold(text, value.tag)))
+
+
+def is_group(value: Value) -> bool:
+    """Text that stays if it is one of the common words for what it says, and not a name of the patient."""
+    text = value.text()
+    return is_group_word(text) and not value.known.is_in(text)
 
 
 def is_device_text(value: Value) -> bool:
@@ -109,17 +175,27 @@ def _is_device_text(text: str) -> bool:
 
 
 def is_binary_number(value: Value) -> bool:
-    """US, FL and the like: as many as the attribute has, no letters, no known number."""
+    """US, FL and the like: as many as the attribute has, no letters, no known name or number."""
     raw, code = value.raw, PACKING[value.vr]
     size = struct.calcsize("<" + code)
-    if len(raw) % size or not _fits(value.tag, len(raw) // size):
+    if len(raw) % size or not _fits(value.tag, len(raw) // size) or bulk.is_text(raw, value.vr, value.little):
         return False
-    if len(raw) >= 8 and LETTERS.match(raw):
-        return False
-    if not value.known.numbers or size < 4 or len(raw) > MAXIMUM_COMPARED * size:
-        return True
+    if len(raw) > MAXIMUM_COMPARED * size:
+        return not value.known.is_in_bytes(raw)
     numbers = struct.unpack("<>"[not value.little] + code * (len(raw) // size), raw)
-    return not any(number == number // 1 and value.known.is_number(f"{number:.0f}") for number in numbers)
+    return not value.known.is_spelt(raw) and not any(_is_known_number(each, value) for each in numbers)
+
+
+def _is_known_number(number: float, value: Value) -> bool:
+    """Whether a binary number is one of the patient's: itself, or its digits with a point among them."""
+    if number in (0, 1) or abs(number) == float("inf") or number != number:
+        return False
+    if value.vr == "FL" and abs(number) in value.known.singles:
+        return True
+    if number == number // 1:
+        digits = f"{abs(number):.0f}"
+        return len(digits) >= SHORTEST_NUMBER and value.known.is_whole(digits)
+    return _is_known(f"{abs(number):.{7 if value.vr == 'FL' else 15}g}", value.known)
 
 
 def is_pointer(value: Value) -> bool:
@@ -146,6 +222,15 @@ def is_unmentioned(value: Value) -> bool:
         return not value.known.is_in(value.raw.decode("ascii"))
     text = value.text()
     return "\ufffd" not in text and not value.known.is_in(text)
+
+
+def is_uid(value: Value) -> bool:
+    """UI: UIDs (PS3.5 9.1), and nothing of the patient in them."""
+    texts = value.raw.decode("latin-1").rstrip("\0").split("\\")
+    return all(
+        not text or (len(text) <= LONGEST_UID and UID.fullmatch(text) and not value.known.holds_number(text))
+        for text in texts
+    )
 
 
 def is_zone(value: Value) -> bool:
@@ -187,6 +272,8 @@ CHECKS: dict[str, Check] = {
     "bulk numbers": is_samples,
     "no name or number of the patient": is_unmentioned,
     "an offset from UTC": is_zone,
+    "a UID": is_uid,
+    "a common word": is_group,
     "a date or time": is_date,
     "YES": is_plain_flag,
 }

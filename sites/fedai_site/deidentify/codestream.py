@@ -1,40 +1,28 @@
-"""What compressed pixels carry beside the picture: comments, application segments, thumbnails, bytes after an
-image's end or between its parts, words in offset tables. Decoders ignore all of that.
+"""What encapsulated pixels carry beside the picture: comments, application segments, thumbnails, bytes after
+an image's end or between its parts, words in offset tables. Decoders ignore all of that.
 
-It is overwritten with zeros in place, so that no length, offset or pixel changes; an offset table that isn't
-one becomes empty. What a stream is, its own first bytes say and not the transfer syntax; the fragments of a
-frame are one stream. ITU-T T.81 B.1.1, T.87, T.800 A.2; DICOM PS3.5 A.4, G.
+It is overwritten in place, so that no length, offset or pixel changes; an offset table that isn't one becomes
+empty. What a stream is, its own first bytes say and not the transfer syntax; the fragments of a frame are one
+stream. DICOM PS3.5 A.4, G.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 
-from fedai_site.deidentify import runlength
+from fedai_site.deidentify import jpeg, jpeg2000, runlength
+from fedai_site.deidentify.jpeg import Patch
 from fedai_site.quarantine import Quarantine, Reason
 
 JPEG_FAMILY = ("1.2.840.10008.1.2.4.5", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.8")
 JPEG_2000_FAMILY = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 RLE = "1.2.840.10008.1.2.5"
-SOI, EOI, SOS, SOC, SOT, SOD = 0xFFD8, 0xFFD9, 0xFFDA, 0xFF4F, 0xFF90, 0xFF93
-COMMENT, JPEG_2000_COMMENT = 0xFFFE, 0xFF64
-APPLICATION = range(0xFFE0, 0xFFF0)
-NEEDED = ((0xFFE0, b"JFIF\0", 14), (0xFFE8, b"mrfx", 5), (0xFFE8, b"SPIFF\0", 30), (0xFFEE, b"Adobe", 12))
-"""(marker, how its content begins, bytes of it that decoders use)"""
-AFTER_ENTROPY = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
-"""A marker that ends entropy-coded data: neither stuffing nor a restart (T.81 B.1.1.5; T.87 stuffs a bit)."""
-ENCODERS = re.compile(
-    rb"(?:(?:Created by|Creator:|LEAD Technologies Inc\.|MATLAB JPEG 2000)[ ]?)?(?:GDCM/)?"
-    rb"(?:OpenJPEG|JasPer|Kakadu|IJG|Aware|CharLS|libjpeg(?:-turbo)?)?"
-    rb"(?:[- ]?(?:v|version |Version )?[0-9]{1,4}(?:\.[0-9]{1,4}){0,3})?[\0 ]*"
-)
-"""What encoders write about themselves: name and version, no room for anybody's."""
+FLIP = 0x55
 ITEM = b"\xfe\xff\x00\xe0"
 Span = tuple[int, int]
-Search = Callable[[bytes], Iterator[Span]]
+Search = Callable[[bytes], Iterable[Patch]]
 
 
 def without_comments(value: bytes, transfer_syntax: str, pixels: int = 0) -> tuple[bytes, int]:
@@ -47,17 +35,16 @@ def without_comments(value: bytes, transfer_syntax: str, pixels: int = 0) -> tup
     if not searches:
         return value, 0
     value, count = _checked_table(value)
-    spans: list[Span] = []
+    patches: list[Patch] = []
     for fragments in _frames(value, searches):
         stream = b"".join(value[start:end] for start, end in fragments)
         search = next((found for magic, found in searches if stream.startswith(magic)), None)
         if search is None:
             raise Quarantine(Reason.SUSPICIOUS_CONTENT, "compressed pixels of an unknown kind")
-        telling = (span for span in search(stream) if not ENCODERS.fullmatch(stream, *span))
-        for span in telling:
+        for patch in search(stream):
             count += 1
-            spans += _placed(span, fragments)
-    return _overwritten(value, spans), count
+            patches += _placed(patch, fragments)
+    return overwritten(value, patches), count
 
 
 def streams(value: bytes, transfer_syntax: str, pixels: int = 0) -> int:
@@ -66,10 +53,38 @@ def streams(value: bytes, transfer_syntax: str, pixels: int = 0) -> int:
     return sum(1 for _ in _frames(value, searches)) if searches else 0
 
 
+def last_bytes(value: bytes, transfer_syntax: str, size: int) -> list[list[list[Patch]]]:
+    """For each frame and each end of coded data in it: other bytes for the last ones before it (and its
+    padding), as patches of the element. Whether they show tells whether a decoder reads those bytes at all.
+
+    Nothing for run-length data, whose ends are known. Raises Quarantine.
+    """
+    found: list[list[list[Patch]]] = []
+    searches = _searches(transfer_syntax, 0)
+    for fragments in _frames(value, searches) if searches else ():
+        stream = b"".join(value[start:end] for start, end in fragments)
+        ends = (jpeg if stream.startswith(b"\xff\xd8") else jpeg2000).coded_ends(stream)
+        found.append([list(_placed(_flipped(stream, end, size), fragments)) for end in ends])
+    return found
+
+
+def _flipped(stream: bytes, end: int, size: int) -> Patch:
+    """The bytes before an end and its padding, with other bits; 0xFF and what follows it stay."""
+    while end and stream[end - 1] in (0, 0xFF):
+        end -= 1
+    start = max(0, end - size)
+    other = bytearray(stream[start:end])
+    for place, byte in enumerate(other):
+        after_marker = (stream[start + place - 1] if start + place else 0) == 0xFF
+        if byte != 0xFF and byte ^ FLIP != 0xFF and not after_marker:
+            other[place] = byte ^ FLIP
+    return start, bytes(other)
+
+
 def _searches(transfer_syntax: str, pixels: int) -> tuple[tuple[bytes, Search], ...]:
     """(first bytes, search) of the kinds of stream that may stand under a transfer syntax."""
     if transfer_syntax.startswith(JPEG_FAMILY + JPEG_2000_FAMILY):
-        return ((b"\xff\xd8", _in_jpeg), (b"\xff\x4f", _in_jpeg_2000))
+        return ((b"\xff\xd8", jpeg.hidden), (b"\xff\x4f", jpeg2000.hidden))
     is_known = transfer_syntax == RLE and pixels > 0
     return ((b"", partial(runlength.hidden, pixels=pixels)),) if is_known else ()
 
@@ -115,87 +130,21 @@ def _frames(value: bytes, searches: tuple[tuple[bytes, Search], ...]) -> Iterato
         yield fragments
 
 
-def _placed(span: Span, fragments: list[Span]) -> Iterator[Span]:
-    """A span of the stream as spans of the element."""
+def _placed(patch: Patch, fragments: list[Span]) -> Iterator[Patch]:
+    """A patch of the stream as patches of the element."""
+    first, data = patch
     before = 0
     for start, end in fragments:
-        low, high = max(span[0] - before, 0), min(span[1] - before, end - start)
+        low, high = max(first - before, 0), min(first + len(data) - before, end - start)
         if low < high:
-            yield start + low, start + high
+            yield start + low, data[before + low - first : before + high - first]
         before += end - start
 
 
-def _overwritten(value: bytes, spans: list[Span]) -> bytes:
-    if not spans:
+def overwritten(value: bytes, patches: list[Patch]) -> bytes:
+    if not patches:
         return value
     changed = bytearray(value)
-    for start, end in spans:
-        changed[start:end] = bytes(end - start)
+    for start, data in patches:
+        changed[start : start + len(data)] = data
     return bytes(changed)
-
-
-def _number(stream: bytes, at: int, size: int = 2) -> int:
-    return int.from_bytes(stream[at : at + size], "big")
-
-
-def _tail(stream: bytes, at: int) -> Iterator[Span]:
-    if stream[at:].strip(b"\0\xff"):
-        yield at, len(stream)
-
-
-def _in_jpeg(stream: bytes) -> Iterator[Span]:
-    """All marker segments from SOI to EOI, those between scans too, and what follows."""
-    at = 2
-    while at + 2 <= len(stream):
-        marker = _number(stream, at)
-        if marker == 0xFFFF or marker == EOI:
-            if marker == EOI:
-                yield from _tail(stream, at + 2)
-                return
-            at += 1  # a fill byte
-            continue
-        if marker >> 8 != 0xFF or marker < 0xFF80:
-            raise Quarantine(Reason.SUSPICIOUS_CONTENT, "bytes between a stream's segments")
-        after = at + 2 + max(2, _number(stream, at + 2))
-        yield from _in_segment(stream, marker, at + 4, min(after, len(stream)))
-        at = _after_scan(stream, after) if marker == SOS else after
-
-
-def _in_segment(stream: bytes, marker: int, start: int, end: int) -> Iterator[Span]:
-    """A comment, or what decoders don't use of an application segment."""
-    if marker == COMMENT or marker in APPLICATION:
-        for needed, begin, size in NEEDED:
-            if marker == needed and stream.startswith(begin, start):
-                start += size
-                break
-        if stream[start:end].strip(b"\0"):
-            yield start, end
-
-
-def _after_scan(stream: bytes, at: int) -> int:
-    found = AFTER_ENTROPY.search(stream, at)
-    return found.start() if found else len(stream)
-
-
-def _in_jpeg_2000(stream: bytes) -> Iterator[Span]:
-    """Comments of the main header and of each tile-part's header, and what follows the end."""
-    at, next_tile_part = 2, len(stream)
-    while at + 2 <= len(stream) and (marker := _number(stream, at)) != EOI:
-        if marker == SOD:
-            at = next_tile_part
-            continue
-        if marker >> 8 != 0xFF:
-            raise Quarantine(Reason.SUSPICIOUS_CONTENT, "bytes between a stream's segments")
-        if marker == SOT:
-            next_tile_part = at + _number(stream, at + 6, 4) if _number(stream, at + 6, 4) else _end(stream)
-        after = at + 2 + max(2, _number(stream, at + 2))
-        if marker == JPEG_2000_COMMENT and stream[at + 6 : after].strip(b"\0"):
-            yield at + 6, min(after, len(stream))
-        at = after
-    yield from _tail(stream, at + 2)
-
-
-def _end(stream: bytes) -> int:
-    """The first end-of-codestream: no data of a tile holds a marker above 0xFF8F (T.800 B.10.1)."""
-    found = stream.find(b"\xff\xd9")
-    return found if found >= 0 else len(stream)

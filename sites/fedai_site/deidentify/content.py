@@ -14,9 +14,11 @@ from fedai_site.deidentify.known import text_of
 CONTENT_SEQUENCE = 0x0040A730
 CONCEPT_NAME = 0x0040A043
 VALUE_TYPE, RELATIONSHIP = 0x0040A040, 0x0040A010
-TEXTS = (0x0040A160, 0x0040A123)  # Text Value, Person Name
+TEXT, NAME = 0x0040A160, 0x0040A123
 DATES = (0x0040A120, 0x0040A121, 0x0040A122)  # DateTime, Date, Time
 UID = 0x0040A124
+OWN = {"TEXT": TEXT, "PNAME": NAME, "DATETIME": DATES[0], "DATE": DATES[1], "TIME": DATES[2], "UIDREF": UID}
+"""Value Type -> the attribute with the item's value (PS3.3 C.17.3.2.1); the others have no place there."""
 RULE = "Table E.3.4-1"
 
 
@@ -46,21 +48,30 @@ def decisions(
     name = _concept_name(item, encodings)
     value_type, relationship = (_text(item, tag, encodings) for tag in (VALUE_TYPE, RELATIONSHIP))
     found = structured.decide(value_type, name.value, name.scheme, relationship, options)
-    why = f"{value_type or 'item'}: {found.value}"
     if found is structured.Decision.REMOVE:
         return None
+    own = OWN.get(value_type)
+    if found is structured.Decision.DUMMY and (own is None or own == UID):
+        return None
+    decided = {tag: Decision(Action.REMOVE, RULE, f"no value of {value_type}") for tag in OWN.values()}
+    if own is not None:
+        decided[own] = _of_value(own, found, f"{value_type}: {found.value}")
+    return decided
+
+
+def _of_value(tag: int, found: structured.Decision, why: str) -> Decision:
+    """What happens to the value of an item that stays."""
     if found is structured.Decision.DUMMY:
-        if value_type not in ("TEXT", "PNAME", "DATE", "TIME", "DATETIME"):
-            return None
-        return {tag: Decision(Action.DUMMY, RULE, why) for tag in (*TEXTS, *DATES)}
+        return Decision(Action.DUMMY, RULE, why)
+    if found is structured.Decision.UID:
+        return Decision(Action.UID, RULE, why)
     if found is structured.Decision.DATE:
-        return {tag: Decision(Action.DATE, RULE, why, "", Action.DUMMY) for tag in DATES}
+        return Decision(Action.DATE, RULE, why, "", Action.DUMMY)
     if found is structured.Decision.CLEAN:
-        return {TEXTS[0]: Decision(Action.CLEAN, RULE, why, "", Action.DUMMY)}
-    if found is structured.Decision.KEEP:
-        kept = Decision(Action.KEEP, RULE, why, "no name or number of the patient", Action.DUMMY)
-        return dict.fromkeys((*TEXTS[:1], UID), kept)
-    return {}
+        return Decision(Action.CLEAN, RULE, why, "", Action.DUMMY)
+    if tag == UID:
+        return Decision(Action.KEEP, RULE, why, "a UID", Action.UID)
+    return Decision(Action.KEEP, RULE, why, "no name or number of the patient", Action.DUMMY)
 
 
 def _concept_name(item: Dataset, encodings: tuple[str, ...]) -> Concept:

@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from fedai_site.deidentify import directory, pixeldata, writing
 from fedai_site.deidentify.dates import Dates
-from fedai_site.deidentify.iod import iod
+from fedai_site.deidentify.iod import Level, iod
 from fedai_site.deidentify.known import bytes_of, encodings_of, gather, text_of
 from fedai_site.deidentify.places import PATIENT_ID
 from fedai_site.deidentify.profile import BASIC, Profile
@@ -36,6 +36,7 @@ IMPLEMENTATION_UID = UID("2.25.204364910482739520947103948572039485721")
 PIXEL_DATA = pixeldata.PIXEL_DATA
 ISSUER, STUDY, INSTANCE, SOP_CLASS = 0x00100021, 0x0020000D, 0x00080018, 0x00080016
 TEMPORAL = {"remove": "REMOVED", "shift": "MODIFIED", "year": "MODIFIED", "keep": "UNMODIFIED"}
+BURNED_IN, RECOGNIZABLE = 0x00280301, 0x00280302
 ASCII = ("ascii",)
 REMEMBERED = 1 << 16
 
@@ -87,7 +88,8 @@ class Deidentifier:
         clean.preamble = bytes(128)
         clean.file_meta = self._file_meta(dataset, clean, syntax, sop_class)
         if not is_directory:
-            self._mark(clean, walk.names.patient, encoding(dataset))
+            self._mark(clean, walk, encoding(dataset))
+            _mark_unseen(clean, dataset, iod(sop_class))
         walk.actions["comment in pixels"] += _clean_pixels(clean, dataset, syntax)
         if walk.has_unicode:
             clean.SpecificCharacterSet = "ISO_IR 192"
@@ -140,22 +142,30 @@ class Deidentifier:
     def _mapped(self, uid: str) -> str:
         return uid if is_well_known(uid) else self._uid(uid)
 
-    def _mark(self, clean: Dataset, patient: str, encoded: tuple[bool, bool]) -> None:
+    def _mark(self, clean: Dataset, walk: Walk, encoded: tuple[bool, bool]) -> None:
         """Say what was done and no more (PS3.15 E.2, PS3.16 CID 7050), nothing about pixels."""
         options = " with options" if self.profile.options else ""
         method = f"fedai; PS3.15 {load_table().edition} Basic Profile{options}"
-        clean[PATIENT_ID] = raw(PATIENT_ID, "LO", patient, *encoded)
+        clean[PATIENT_ID] = raw(PATIENT_ID, "LO", walk.names.patient, *encoded)
         clean[0x00120062] = raw(0x00120062, "CS", "YES", *encoded)
         clean[0x00120063] = raw(0x00120063, "LO", method, *encoded)
         codes = Sequence([_code(*pair, encoded) for pair in self.profile.codes()])
         clean[0x00120064] = DataElement(0x00120064, "SQ", codes)
-        clean[0x00280303] = raw(0x00280303, "CS", TEMPORAL[self.profile.dates], *encoded)
+        dates = "keep" if walk.has_dates else self.profile.dates
+        clean[0x00280303] = raw(0x00280303, "CS", TEMPORAL[dates], *encoded)
 
 
 def raw(tag: int, vr: str, text: str, implicit: bool = False, little: bool = True) -> RawDataElement:
     """An attribute with a value of ASCII text as it is stored."""
     value = text.encode("ascii")
     return RawDataElement(BaseTag(tag), vr, len(value), value, 0, implicit, little)
+
+
+def _mark_unseen(clean: Dataset, original: Dataset, level: Level) -> None:
+    """Say YES, there may be something to see, where the IOD requires a word and nobody has looked."""
+    for tag in (BURNED_IN, RECOGNIZABLE):
+        if tag in original and tag not in clean and level.type(tag) in ("1", "1C"):
+            clean[tag] = raw(tag, "CS", "YES", *encoding(original))
 
 
 def _code(value: str, meaning: str, encoded: tuple[bool, bool]) -> Dataset:

@@ -5,12 +5,10 @@ Character sets: PS3.5 6.1. Names: PS3.5 6.2.1 (component groups in Latin, ideogr
 
 from __future__ import annotations
 
-import re
 import struct
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,14 +19,18 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.valuerep import PersonName
 
+from fedai_site.deidentify import spellings
 from fedai_site.deidentify.reading import FAULTS
+from fedai_site.deidentify.spellings import DIGITS, LETTERS, SHORTEST_NUMBER, WORD, days, fold
 from fedai_site.deidentify.table import standard_vr
+from fedai_site.deidentify.terms import vocabulary
 
 CHARACTER_SET = 0x00080005
+BIRTH_DATE = 0x00100030
 NUMBERS = frozenset({
     0x00080050,  # Accession Number
     0x00100020,  # Patient ID
-    0x00100030,  # Patient's Birth Date
+    BIRTH_DATE,
     0x00101000,  # Other Patient IDs
     0x00101050,  # Insurance Plan Identification
     0x00101090,  # Medical Record Locator
@@ -42,8 +44,8 @@ NUMBERS = frozenset({
     0x00402017,  # Filler Order Number
 })  # fmt: skip
 """Attributes beside names (PN, at every depth) whose words and numbers are looked for."""
-WORD = re.compile(r"[^\W_]+")
-DIGITS = re.compile(r"[0-9]{5,}")
+ADDRESSES = frozenset({0x00101040, 0x00102155})  # Patient's Address, Patient's Telecom Information
+ADDRESS, BORN = "address", "birth date"
 DELIMITERS = {0x5C, 0x5E, 0x3D, 0x0D, 0x0A, 0x09, 0x0C}  # \ ^ = and control characters
 TEXT_VRS = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
@@ -52,81 +54,169 @@ PACKING = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d", "AT": "HH",
     "US or SS": "H", "US or OW": "H", "US or SS or OW": "H",
 }  # fmt: skip
-MOJIBAKE = ("utf-8", "euc-kr", "shift_jis", "euc_jp", "gb18030", "big5")
 MAXIMUM_ITEMS = 2000
-SHORTEST = 3
 ASCII_ANYWHERE = 6  # letters from which on a word is found inside others too
+SHORTEST = 3  # letters of two parts of a name that are found inside other words if there are more
+TELLING = 7  # digits that no two numbers end in by chance
+LONGEST_ROW = 12
+LONGEST_SINGLE = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Known:
-    """Words of names and numbers, folded. `anywhere` are found inside other words too."""
+    """Words of names and numbers, folded. `anywhere` are found inside other words too.
+
+    `numbers` are the digits of identifiers, `days` the object's days in every order.
+    """
 
     words: frozenset[str]
     anywhere: tuple[str, ...] = field(default=())
     numbers: frozenset[str] = field(default=frozenset())
+    days: frozenset[str] = field(default=frozenset())
+    tails: frozenset[str] = field(default=frozenset())
+    long: tuple[str, ...] = field(default=())
 
     def is_in(self, text: str) -> bool:
-        """Whether a name or number of this patient stands in the text."""
-        folded = fold(text)
-        if any(word in self.words for word in WORD.findall(folded)):
-            return True
-        squeezed = "".join(WORD.findall(folded))
-        return any(word in squeezed for word in self.anywhere)
+        """Whether a name, number or day of this patient stands in the text, whatever separates its parts."""
+        return _is_in(self, text)
 
     def is_number(self, digits: str) -> bool:
-        """Whether a run of digits is one of the patient's numbers."""
-        return digits in self.numbers or digits.lstrip("0") in self.numbers
+        """Whether digits are one of the patient's numbers: the same, or one ends in or holds the other."""
+        bare = digits.lstrip("0")
+        if digits in self.numbers or bare in self.numbers:
+            return True
+        if len(bare) < TELLING:
+            return False
+        return bare[-TELLING:] in self.tails or any(number in bare or bare in number for number in self.long)
+
+    def is_whole(self, digits: str) -> bool:
+        """Whether a whole number is one of the patient's or a day of the object."""
+        return digits in self.days or digits.lstrip("0") in self.days or self.is_number(digits)
+
+    def holds_number(self, text: str) -> bool:
+        """Whether runs of digits in the text, one or several in a row, are one of the patient's numbers."""
+        return any(
+            len(digits) >= SHORTEST_NUMBER and self.is_number(digits)
+            for digits in _neighbours(DIGITS.findall(text))
+        )
 
     def is_in_bytes(self, value: bytes) -> bool:
         """Whether a long name or number stands in bytes that aren't text."""
         plain = value.upper()
         return any(word.isascii() and word.encode() in plain for word in self.anywhere)
 
+    def is_spelt(self, value: bytes) -> bool:
+        """Whether a name or number of three signs and more stands in few bytes that aren't text."""
+        plain = value.upper()
+        both = (plain, plain.replace(b"\0", b""))
+        return any(word in form for form in both for word in self._spelt)
 
-def fold(text: str) -> str:
-    """One form of a text for comparing: NFKC, upper case."""
-    return text.upper() if text.isascii() else unicodedata.normalize("NFKC", text).upper()
+    @cached_property
+    def _spelt(self) -> tuple[bytes, ...]:
+        words = {*self.words, *self.anywhere}
+        return tuple(word.encode() for word in words if len(word) > 2 and word.isascii())
+
+    @cached_property
+    def singles(self) -> frozenset[float]:
+        """The numbers of the patient as they are stored in four bytes (FL)."""
+        exact = (float(digits) for digits in self.numbers | self.days if len(digits) <= LONGEST_SINGLE)
+        return frozenset(struct.unpack("<f", struct.pack("<f", number))[0] for number in exact)
+
+
+@lru_cache(maxsize=8192)
+def _is_in(known: Known, text: str) -> bool:
+    folded = fold(text)
+    found = WORD.findall(folded)
+    if not known.words.isdisjoint(found):
+        return True
+    squeezed = "".join(found)
+    if any(word in squeezed for word in known.anywhere):
+        return True
+    letters = LETTERS.findall(folded)
+    if any(len(word) > 2 and word in known.words for row in (found, letters) for word in _neighbours(row)):
+        return True
+    return any(_is_date_or_number(known, digits) for digits in _neighbours(DIGITS.findall(folded)))
+
+
+def _is_date_or_number(known: Known, digits: str) -> bool:
+    return len(digits) >= SHORTEST_NUMBER and (digits in known.days or known.is_number(digits))
+
+
+def _neighbours(words: list[str]) -> Iterator[str]:
+    """Each word, and each row of words without anything between them."""
+    for start in range(len(words)):
+        row = ""
+        for word in words[start : start + LONGEST_ROW]:
+            row += word
+            yield row
 
 
 def gather(dataset: Dataset) -> Known:
-    """All names in the object, and the numbers of the patient."""
+    """All names and days in the object, and the numbers of the patient."""
+    return _known(frozenset(_identifying(dataset)))
+
+
+@lru_cache(maxsize=256)  # the objects of a series say the same
+def _known(texts: frozenset[tuple[str, str]]) -> Known:
     words: set[str] = set()
     anywhere: set[str] = set()
-    for text in _identifying(dataset):
+    numbers: set[str] = set()
+    dates: set[str] = set()
+    for kind, text in texts:
         for value in text.split("\\"):
-            for group in value.split("="):
-                found = [word for word in WORD.findall(fold(group)) if _is_telling(word)]
-                words.update(found)
-                anywhere.update(_joined(found))
-    numbers = {digits for word in words for digits in DIGITS.findall(word)}
-    numbers |= {digits.lstrip("0") for digits in numbers if len(digits.lstrip("0")) >= 5}
+            if kind == "PN":
+                _add_name(value, words, anywhere)
+            elif kind == "DA":
+                dates |= days(value)
+            else:
+                _add_number(kind, value, words, anywhere, numbers)
+    numbers |= {digits for word in words for digits in spellings.numbers(word)}
+    numbers |= {digits[::-1] for digits in numbers if len(digits) > SHORTEST_NUMBER}
+    long = tuple(sorted(digits for digits in numbers if len(digits) > TELLING))
     anywhere |= {word for word in words if len(word) >= ASCII_ANYWHERE or not word.isascii()}
-    anywhere |= {wrong for word in words if not word.isascii() for wrong in _mojibake(word)}
-    return Known(frozenset(words), tuple(sorted(anywhere)), frozenset(numbers))
+    return Known(
+        words=frozenset(words),
+        anywhere=tuple(sorted(anywhere)),
+        numbers=frozenset(numbers),
+        days=frozenset(dates),
+        tails=frozenset(digits for digits in numbers if len(digits) == TELLING),
+        long=long,
+    )
 
 
-def _is_telling(word: str) -> bool:
-    return len(word) >= SHORTEST or (len(word) == 2 and not word.isascii())
+def _add_name(value: str, words: set[str], anywhere: set[str]) -> None:
+    for group in value.split("="):
+        found = spellings.words_of_name(group)
+        others = set(spellings.otherwise(group))
+        words.update(found, others, spellings.words_of_number(group))
+        anywhere.update(word for word in spellings.joined(found) if len(word) > SHORTEST)
+        anywhere.update(word for word in others if not word.isascii() or len(word) >= ASCII_ANYWHERE)
 
 
-def _joined(words: list[str]) -> Iterator[str]:
-    """Neighbouring parts of a name without anything between them, in both orders."""
+def _add_number(kind: str, value: str, words: set[str], anywhere: set[str], numbers: set[str]) -> None:
+    found = spellings.words_of_number(value)
+    if kind == ADDRESS:
+        words.update(word for word in found if word not in vocabulary())
+        numbers.update(digits for digits in spellings.numbers(value) if len(digits) >= TELLING)
+        return
+    words.update(found, spellings.otherwise(value))
+    whole = "".join(WORD.findall(fold(value)))
+    anywhere.update(word for word in (*_pairs(found), whole) if len(word) >= ASCII_ANYWHERE)
+    numbers |= spellings.numbers(value)
+    if kind == BORN:
+        anywhere |= spellings.days_in_words(value)
+        words.update(spellings.year(value))
+        numbers |= days(value)
+
+
+def _pairs(words: list[str]) -> Iterator[str]:
+    """Neighbouring parts without anything between them, in both orders."""
     for first, second in pairwise(words):
         yield from (first + second, second + first)
 
 
-def _mojibake(word: str) -> Iterator[str]:
-    """A word as it looks if its bytes are taken for Latin-1."""
-    for encoding in MOJIBAKE:
-        try:
-            yield fold(word.encode(encoding).decode("latin-1"))
-        except UnicodeError:
-            continue
-
-
-def _identifying(dataset: Dataset) -> Iterator[str]:
-    """The texts of all names and numbers, depth first, of at most MAXIMUM_ITEMS items."""
+def _identifying(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """(kind, text) of all names, numbers and days, depth first, of at most MAXIMUM_ITEMS items."""
     waiting: list[tuple[Dataset, tuple[str, ...]]] = [(dataset, ())]
     for _ in range(MAXIMUM_ITEMS):
         if not waiting:
@@ -135,10 +225,18 @@ def _identifying(dataset: Dataset) -> Iterator[str]:
         encodings = encodings_of(item, inherited)
         for tag, element in list(item.items()):
             vr = element.VR if element.VR not in (None, "UN") else standard_vr(tag)
-            if vr == "PN" or tag in NUMBERS:
-                yield text_of(element, encodings)
+            if vr == "PN" or tag in NUMBERS or tag in ADDRESSES:
+                yield _kind(tag, vr), text_of(element, encodings)
+            if vr in ("DA", "DT"):
+                yield "DA", text_of(element, encodings)
             elif vr == "SQ" and tag >> 16 not in (0x5200, 0x3006) and not tag >> 16 & 1:
                 waiting += [(below, encodings) for below in _items(item, tag)]
+
+
+def _kind(tag: int, vr: str | None) -> str:
+    if vr == "PN":
+        return vr
+    return ADDRESS if tag in ADDRESSES else BORN if tag == BIRTH_DATE else "number"
 
 
 def _items(item: Dataset, tag: int) -> list[Dataset]:

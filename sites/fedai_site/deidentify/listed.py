@@ -12,7 +12,8 @@ from fedai_site.deidentify.table import load_table
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 TIME_ZONE = 0x00080201
-CHARACTERISTICS = frozenset({0x00101010, 0x00101020, 0x00101030})  # age, size, weight
+CHARACTERISTICS = frozenset({0x00101010, 0x00101020, 0x00101030, 0x0072005F})  # age, size, weight, any age
+GROUPS = frozenset({0x00102160, 0x00102162})  # Ethnic Group, Ethnic Groups
 
 
 class Directory:
@@ -69,14 +70,14 @@ class Markers:
     def decide(self, place: Place, profile: Profile) -> Decision | None:
         if place.tag in MARKERS:
             return Decision(Action.REMOVE, self.name, "set anew to what was really done")
-        if place.tag in self.CLAIMS and place.type not in ("1", "1C"):
+        if place.tag in self.CLAIMS:
             why = "that nothing is left to see is said only after having looked"
             return Decision(Action.KEEP, self.name, why, "YES")
         return None
 
     def describe(self, profile: Profile) -> Iterator[tuple[str, str]]:
         yield "(0012,0062-0064), (0028,0303)", "set anew"
-        yield "(0028,0301), (0028,0302)", "YES stays, NO only where the IOD requires a value"
+        yield "(0028,0301), (0028,0302)", "YES stays; NO is said only after having looked, never copied"
 
 
 class Chosen:
@@ -164,19 +165,23 @@ class Table:
         if place.vr == "SQ":
             return Decision(Action.DESCEND, self.name, why)
         if place.vr == "UI":
-            return Decision(Action.KEEP, self.name, why)
+            return Decision(Action.KEEP, self.name, f"{why}, if it is a UID", "a UID", Action.UID)
         if place.tag in CHARACTERISTICS:
             return Decision(Action.BAND, self.name, f"{why}, extremes cut off", "", otherwise)
-        check = "an offset from UTC" if place.tag == TIME_ZONE else self._check(place.vr)
+        check = self._check(place, option)
         return Decision(Action.KEEP, self.name, why, check, otherwise)
 
     @staticmethod
-    def _check(vr: str) -> str:
-        if vr in DATES:
-            return "a date or time"
-        if vr in BINARY:
-            return "binary numbers"
-        return "bulk numbers" if vr[0] == "O" else "no name or number of the patient"
+    def _check(place: Place, option: Option) -> str:
+        named = {TIME_ZONE: "an offset from UTC", **dict.fromkeys(GROUPS, "a common word")}.get(place.tag)
+        if named or place.vr in DATES:
+            return named or "a date or time"
+        if place.vr == "CS" and option is Option.PATIENT:
+            return "a term"
+        by_vr = {"IS": "a number", "DS": "a number"} | dict.fromkeys(BINARY, "binary numbers")
+        return by_vr.get(place.vr) or (
+            "bulk numbers" if place.vr[0] == "O" else "no name or number of the patient"
+        )
 
     @staticmethod
     def _otherwise(basic: Decision) -> Action:

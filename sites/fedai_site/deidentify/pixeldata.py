@@ -20,7 +20,7 @@ PIXEL_DATA = 0x7FE00010
 EXTENDED_OFFSETS = (0x7FE00001, 0x7FE00002)
 BITS_OF_FLOAT = {0x7FE00008: 32, 0x7FE00009: 64}
 ROWS, COLUMNS, SAMPLES, FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
-ALLOCATED, STORED, HIGH_BIT = 0x00280100, 0x00280101, 0x00280102
+ALLOCATED, STORED, HIGH_BIT, REPRESENTATION = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 PHOTOMETRIC = 0x00280004
 VIDEO = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
 DOCUMENTS, DOCUMENT = "1.2.840.10008.5.1.4.1.1.104.", 0x00420011
@@ -60,7 +60,7 @@ def clean_native(clean: Dataset, original: Dataset, little: bool) -> dict[int, b
         if tag in clean:
             value = bytes_of(clean.get_item(tag), little)
             shorter = _without_tail(value, original, tag, little)
-            masked = _without_overlays(shorter, original, little) if tag == PIXEL_DATA else shorter
+            masked = _without_unused_bits(shorter, original, little) if tag == PIXEL_DATA else shorter
             if masked is not value:
                 changed[tag] = masked
     return changed
@@ -93,27 +93,46 @@ def overlays_in_pixels(original: Dataset) -> bool:
     return any(tag & 0xFFFF == 0x0102 and tag & 0xFFFF0000 | 0x3000 not in overlays for tag in overlays)
 
 
-def _without_overlays(value: bytes, original: Dataset, little: bool) -> bytes:
-    """Bits outside of what the picture uses become zeros where the object says that overlays are in them."""
-    if not overlays_in_pixels(original):
-        return value
+def _without_unused_bits(value: bytes, original: Dataset, little: bool) -> bytes:
+    """Bits of each word outside of the stored ones become zeros, whether or not an overlay says it is there.
+
+    Repeated signs of signed words stay. Raises Quarantine for signed words that are none, and where what the
+    object says about bits or overlays in them makes no sense.
+    """
     allocated, stored = number(original, ALLOCATED, little), number(original, STORED, little)
-    high = number(original, HIGH_BIT, little)
-    if allocated not in (8, 16, 32) or not 0 < stored <= high + 1 <= allocated:
+    high = number(original, HIGH_BIT, little, stored - 1)
+    is_sensible = allocated in (8, 16, 32) and 0 < stored <= high + 1 <= allocated
+    mask = ((1 << stored) - 1) << (high + 1 - stored) if is_sensible else 0
+    if overlays_in_pixels(original) and not (is_sensible and _are_beside(original, mask, allocated, little)):
         raise Quarantine(Reason.OVERLAY_IN_PIXELS)
-    mask = ((1 << stored) - 1) << (high + 1 - stored)
+    if not is_sensible or stored == allocated:
+        return value
+    kind: Any = np.dtype(f"{'<>'[not little]}u{allocated // 8}")
+    words = np.frombuffer(value, kind, count=len(value) // kind.itemsize)
+    if not int(np.bitwise_or.reduce(words, initial=0)) & ~mask & ((1 << allocated) - 1):
+        return value
+    is_signed = number(original, REPRESENTATION, little) == 1 and high == stored - 1
+    if is_signed and not overlays_in_pixels(original):
+        return _checked_signs(value, words, stored)
+    masked: bytes = (words & kind.type(mask)).astype(kind).tobytes()
+    return masked + value[len(words) * kind.itemsize :]
+
+
+def _checked_signs(value: bytes, words: Any, stored: int) -> bytes:
+    numbers = words.view(words.dtype.str.replace("u", "i"))
+    if numbers.min() < -(1 << stored - 1) or numbers.max() >= 1 << stored - 1:
+        raise Quarantine(Reason.OVERLAY_IN_PIXELS)
+    return value
+
+
+def _are_beside(original: Dataset, mask: int, allocated: int, little: bool) -> bool:
+    """Whether all overlays that the object says are in the pixels lie outside of the picture's own bits."""
     for group in OVERLAY_GROUPS:
         position = number(original, group << 16 | 0x0102, little)
-        if group << 16 | 0x0102 in original and (position >= allocated or mask >> position & 1):
-            if position:  # 0 is what overlays of their own say
-                raise Quarantine(Reason.OVERLAY_IN_PIXELS)
-            continue
-    kind: Any = np.dtype(f"{'<>'[not little]}u{allocated // 8}")
-    pixels = np.frombuffer(value, kind, count=len(value) // kind.itemsize)
-    if not (pixels & ~kind.type(mask)).any():
-        return value
-    masked: bytes = (pixels & kind.type(mask)).astype(kind).tobytes()
-    return masked + value[len(pixels) * kind.itemsize :]
+        is_stated = group << 16 | 0x0102 in original and position  # 0 is what overlays of their own say
+        if is_stated and (position >= allocated or mask >> position & 1):
+            return False
+    return True
 
 
 def clean_compressed(clean: Dataset, original: Dataset, syntax: UID) -> tuple[bytes | None, int]:

@@ -119,12 +119,16 @@ class BulkNumbers:
         0x54001010, 0x5400100A, 0x54000110, 0x54000112,  # Waveform Data, its padding, minimum and maximum
         0x00660023, 0x00660024, 0x00660025,  # indices of points, edges and vertices of surfaces
     })  # fmt: skip
-    PROFILE = 0x00282000
+    PROFILE, COLOUR_SPACE = 0x00282000, 0x00282002
 
     def decide(self, place: Place, profile: Profile) -> Decision | None:
         is_number = place.vr in self.NUMERIC and place.written_vr == place.vr
         if place.tag == self.PROFILE:
-            return Decision(Action.ICC, self.name, "colours need it; its texts are blanked", "", place.hole)
+            if place.hole is not Action.DUMMY:
+                return Decision(place.hole, self.name, "its numbers may spell anything")
+            return Decision(Action.ICC, self.name, "colours need one: sRGB's own takes its place")
+        if place.tag == self.COLOUR_SPACE:
+            return Decision(place.hole, self.name, "names the colour profile that was there")
         if place.tag not in self.NAMED and not is_number:
             return None
         if not place.type:
@@ -138,7 +142,7 @@ class BulkNumbers:
             "lookup tables, waveform samples, coordinates (OF, OD, OL, OV)",
             "kept if such an object has them, of the size that it says, and without words",
         )
-        yield "(0028,2000) ICCProfile", "kept, its texts blanked"
+        yield "(0028,2000), (0028,2002) ICCProfile", "sRGB's own where the IOD requires one, else removed"
 
 
 class Codes:
@@ -210,10 +214,10 @@ class Representation:
         if vr == "SQ":
             return Decision(Action.DESCEND, self.name, "items are cleaned by the same rules")
         if vr == "UI":
-            keep = Option.UIDS in profile.options
-            return Decision(
-                Action.KEEP if keep else Action.UID, self.name, "well-known UIDs stay, others are mapped"
-            )
+            if Option.UIDS in profile.options:
+                why = "UIDs stay, what isn't one or holds the patient's number is mapped"
+                return Decision(Action.KEEP, self.name, why, "a UID", Action.UID)
+            return Decision(Action.UID, self.name, "well-known UIDs stay, others are mapped")
         if vr in DATES and profile.dates != "remove":
             return Decision(Action.DATE, self.name, "a date, whether listed or not", "", hole)
         if vr in ("IS", "DS"):
@@ -232,7 +236,9 @@ class Representation:
         yield "attributes unknown to the Standard, or with another VR than the Standard's", "removed"
         yield (
             "UI",
-            "well-known UIDs stay, others are mapped" if Option.UIDS not in profile.options else "kept",
+            "well-known UIDs stay, others are mapped"
+            if Option.UIDS not in profile.options
+            else "kept if UIDs and not of the patient's numbers, else mapped",
         )
         yield "SQ", "items are cleaned by the same rules"
         if profile.dates != "remove":

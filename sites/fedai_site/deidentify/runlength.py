@@ -11,9 +11,9 @@ from fedai_site.quarantine import Quarantine, Reason
 HEADER, MOST = 64, 15
 
 
-def hidden(frame: bytes, pixels: int) -> Iterator[tuple[int, int]]:
-    """Spans of one frame that hold something and belong to no segment. `pixels`: rows times columns, which is
-    how many bytes each segment unfolds to. Raises Quarantine where the header isn't one.
+def hidden(frame: bytes, pixels: int) -> Iterator[tuple[int, bytes]]:
+    """Where in a frame something stands that belongs to no segment, and as many zeros. `pixels`: rows times
+    columns, which is how many bytes each segment unfolds to. Raises Quarantine where the header isn't one.
     """
     count, *offsets = struct.unpack_from("<16L", frame.ljust(HEADER, b"\0"))
     ends = [*offsets[:count], len(frame)]
@@ -24,15 +24,17 @@ def hidden(frame: bytes, pixels: int) -> Iterator[tuple[int, int]]:
         *((_end(frame, *both, pixels), both[1]) for both in pairwise(ends)),
     ):
         if frame[start:end].strip(b"\0"):
-            yield start, end
+            yield start, bytes(end - start)
 
 
 def _end(frame: bytes, at: int, end: int, pixels: int) -> int:
-    """Where the segment has unfolded to all of its bytes (PackBits, PS3.5 G.3.2)."""
+    """Where the segment has unfolded to all of its bytes (PackBits, PS3.5 G.3.2); of a last run that is too
+    long what isn't needed doesn't count.
+    """
     while pixels > 0 and at < end:
         control = frame[at]
         if control < 128:
-            at += control + 2
+            at += min(control + 1, pixels) + 1
             pixels -= control + 1
         else:
             at += 1 if control == 128 else 2

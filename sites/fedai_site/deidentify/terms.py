@@ -17,6 +17,17 @@ NUMBERED = re.compile(r"([A-Z]{3,})[0-9]{1,4}[A-Z]?")  # VIA5, SAT2
 SPLIT = re.compile(r"[^0-9A-Z]+")
 PLAIN = re.compile(r"[ -?A-Z\[\\\]_-}]*")  # printable ASCII without @ ^ ~
 LONGEST_SMALL = 4
+AGE = re.compile(r"[0-9]{2,3}[YMWD]")
+MOST_DIGITS = 5  # in all words of a value that aren't terms: more may be a date, a telephone or an identifier
+GROUPS = frozenset({
+    "AFRICAN", "ALASKA", "ALASKAN", "AMERICAN", "AND", "ARAB", "ASIAN", "ASKED", "BLACK", "CAUCASIAN",
+    "CENTRAL", "CHINESE", "DECLINED", "EAST", "EASTERN", "ETHNIC", "ETHNICITY", "EUROPEAN", "FILIPINO",
+    "GROUP", "HAWAIIAN", "HISPANIC", "INDIAN", "INDIGENOUS", "ISLANDER", "JAPANESE", "KOREAN", "LATIN",
+    "LATINO", "LATINA", "MIDDLE", "MIXED", "MORE", "MULTIPLE", "NATIVE", "NON", "NORTH", "NOT", "OF",
+    "OR", "ORIGIN", "OTHER", "PACIFIC", "RACE", "RACES", "SOUTH", "SOUTHEAST", "THAN", "TWO", "UNKNOWN",
+    "UNSPECIFIED", "VIETNAMESE", "WEST", "WHITE",
+})  # fmt: skip
+"""Words for groups of very many people (OMB SPD 15, and what hospitals write)."""
 LONGEST = 64
 
 
@@ -30,12 +41,28 @@ def vocabulary() -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def is_term(value: str) -> bool:
     """Whether each word of each value is a term of the Standard or too short to name anybody."""
-    return PLAIN.fullmatch(value) is not None and all(
-        word in vocabulary()
-        or (len(word) <= LONGEST_SMALL and SMALL.fullmatch(word) is not None)
-        or SIZE.fullmatch(word) is not None
-        for word in SPLIT.split(value.upper())
+    if PLAIN.fullmatch(value) is None:
+        return False
+    others = [word for word in SPLIT.split(value.upper()) if not _is_listed(word)]
+    digits = sum(character.isdigit() for word in others for character in word)
+    return digits <= MOST_DIGITS and all(
+        len(word) <= LONGEST_SMALL and SMALL.fullmatch(word) and not AGE.fullmatch(word) for word in others
     )
+
+
+def _is_listed(word: str) -> bool:
+    return word in vocabulary() or SIZE.fullmatch(word) is not None
+
+
+def without_vocabulary(value: str) -> str:
+    """The words that aren't the Standard's own."""
+    return " ".join(word for word in SPLIT.split(value.upper()) if not _is_listed(word))
+
+
+def is_group_word(value: str) -> bool:
+    """Whether a text names nothing but a group of very many people."""
+    words = SPLIT.split(value.upper().strip())
+    return PLAIN.fullmatch(value) is not None and all(word in GROUPS for word in words if word)
 
 
 @lru_cache(maxsize=4096)
@@ -49,7 +76,11 @@ def is_technical(value: str) -> bool:
 
 
 def _is_technical_word(word: str) -> bool:
-    if word in vocabulary() or (len(word) <= LONGEST_SMALL and SMALL.fullmatch(word)):
+    if word in vocabulary():
+        return True
+    if AGE.fullmatch(word):
+        return False
+    if len(word) <= LONGEST_SMALL and SMALL.fullmatch(word):
         return True
     numbered = NUMBERED.fullmatch(word)
     if numbered is not None and numbered[1] in vocabulary():

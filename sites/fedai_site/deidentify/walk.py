@@ -98,6 +98,7 @@ class Walk:
         self.actions: Counter[str] = Counter()
         self.is_directory = is_directory
         self.has_unicode = False
+        self.has_dates = False
         self.blocks: tuple[private.Block, ...] = ()
         self._apply: dict[Action, Callable[[Item, int, Element, Decision], Action]] = {
             Action.KEEP: self._keep,
@@ -170,6 +171,7 @@ class Walk:
         value = self.value(item, tag, element)
         if not CHECKS[decision.check](value):
             return self._fall(item, tag, element, decision)
+        self.has_dates |= value.vr in DATES and bool(value.raw.strip(b" \0"))
         if (value.raw.isascii() and b"\x1b" not in value.raw) or value.vr not in _TEXT:
             item.clean[tag] = self._as_it_is(item, tag, element)
         else:
@@ -196,6 +198,8 @@ class Walk:
             raise Quarantine(Reason.SUSPICIOUS_CONTENT, "numbers that the object needs aren't plain numbers")
         if decision.otherwise is Action.REMOVE:
             return Action.REMOVE
+        if decision.otherwise is Action.UID:
+            return self.map_uids(item, tag, element)
         return self._set(item, tag, decision.otherwise)
 
     def _set(self, item: Item, tag: int, action: Action) -> Action:
@@ -247,7 +251,7 @@ class Walk:
         from fedai_site.deidentify.freetext import clean_text
 
         cleaned = clean_text(text, self.known.words, self.dates).strip()
-        if not cleaned:
+        if not cleaned or self.known.holds_number(cleaned):
             return self._fall(item, tag, element, decision)
         self._put_text(item, tag, vr, cleaned)
         return Action.CLEAN
@@ -284,10 +288,7 @@ class Walk:
         return safeprivate.clean_private(self, item, tag, element)
 
     def _icc(self, item: Item, tag: int, element: Element, decision: Decision) -> Action:
-        profile = icc.blanked(bytes_of(element, item.little)) if element.VR != "SQ" else None
-        if profile is None:
-            return self._fall(item, tag, element, decision)
-        self.put(item, tag, "OB", profile)
+        self.put(item, tag, "OB", icc.srgb())
         return Action.ICC
 
     def _descend(self, item: Item, tag: int, element: Element, decision: Decision) -> Action:
@@ -323,7 +324,12 @@ class Walk:
         return Action.CONTENT
 
 
-BANDS = {0x00101010: demographics.age, 0x00101020: demographics.size, 0x00101030: demographics.weight}
+BANDS = {
+    0x00101010: demographics.age,
+    0x00101020: demographics.size,
+    0x00101030: demographics.weight,
+    0x0072005F: demographics.age,
+}
 _TEXT = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "PN", "CS", "AE", "AS", "UR"})
 ESSENTIAL = frozenset({
     0x00280002, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from fedai_site.deidentify.pixels import frames, regions
+from fedai_site.deidentify.pixels import frames, regions, surplus
 from fedai_site.deidentify.pixels.blanking import blanked
 from fedai_site.deidentify.pixels.boxes import Box, covered, merged, rectangles
 from fedai_site.deidentify.pixels.detector import Floats, all_sizes, detector, one_size
@@ -87,6 +87,7 @@ class Cleaning:
 
     def run(self, gate: Gate, reason: str) -> PixelFindings:
         """Rounds until one finds nothing. Raises Quarantine."""
+        self.rewrite()
         for number in range(ROUNDS + 1):
             seen = self.look(1.0 + number)
             if not any(seen):
@@ -180,6 +181,17 @@ class Cleaning:
                 self._within_limit(number, seen)
                 changed[number] = blanked(stored, seen[number], colour, self.padding)
                 self.blanked[number] += seen[number]
+        self.put(changed)
+
+    def rewrite(self) -> None:
+        """Encode anew the frames whose streams may hold bytes that no decoder reads."""
+        uncertain = surplus.uncertain(self.dataset, self.layout)
+        read = enumerate(frames.read(self.dataset, self.layout)) if uncertain else ()
+        if uncertain:
+            self.put({number: stored for number, (stored, _) in read if number in uncertain})
+
+    def put(self, changed: dict[int, Stored]) -> None:
+        """Write frames, and check that they read as they were written."""
         encoding = frames.write(self.dataset, self.layout, changed)
         self.encoding = (
             encoding if self.encoding in ("unchanged", encoding) else f"{self.encoding}, {encoding}"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder, get_encoder
+from pydicom.encaps import encapsulate, generate_frames, get_frame
+from pydicom.pixels import convert_color_space, get_decoder, get_encoder
 from pydicom.uid import JPEG2000, UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from fedai_site.deidentify.reading import FAULTS
@@ -38,6 +38,7 @@ VIDEO = (
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 LOSSY = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, "1.2.840.10008.1.2.4.81")
 """Pixels that were in one of these stay marked as lossy for ever (PS3.3 C.7.6.1.1.5)."""
+YBR = frozenset({"YBR_FULL", "YBR_FULL_422"})
 FLOATS = {"FloatPixelData": "<f4", "DoubleFloatPixelData": "<f8"}
 ENCODERS = {RLELossless: RLELossless, JPEG2000Lossless: JPEG2000Lossless, JPEG2000: JPEG2000Lossless}
 """Transfer syntaxes that can be written, and the lossless encoder whose frames they may hold (PS3.5
@@ -95,11 +96,29 @@ def read(dataset: Dataset, found: Layout) -> Iterator[tuple[Stored, str]]:
             if stored.shape[:2] != (found.rows, found.columns):
                 raise Quarantine(Reason.PIXELS_NOT_EXAMINED, "a frame of another size")
             count += 1
-            yield stored.astype(stored.dtype.newbyteorder("="), copy=False), colour
+            plain = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+            yield _without_unused_bits(plain, dataset, found), colour
     except FAULTS_AND_REFUSALS as error:
         raise Quarantine(Reason.PIXELS_NOT_EXAMINED, type(error).__name__) from None
     if count != found.count:
         raise Quarantine(Reason.PIXELS_NOT_EXAMINED, f"{count} frames of {found.count}")
+
+
+def _without_unused_bits(stored: Stored, dataset: Dataset, found: Layout) -> Stored:
+    """Words that were encoded, with their sign repeated above their stored bits if they have one, else zeros
+    (PS3.5 8.1.1). Raises Quarantine if anything else stands there.
+    """
+    bits, size = int(dataset.get("BitsStored") or 0), stored.dtype.itemsize * 8
+    is_whole = stored.dtype.kind not in "iu" or not 0 < bits < size
+    if found.element in FLOATS or is_whole or not _is_encapsulated(found):
+        return stored
+    shifted = stored << (size - bits)
+    words = shifted.view(f"{'ui'[int(dataset.get('PixelRepresentation') or 0)]}{size // 8}") >> (size - bits)
+    words = words.view(stored.dtype)
+    is_cut = (stored.view(f"u{size // 8}") >> bits == 0) | (words == stored)
+    if not is_cut.all():
+        raise Quarantine(Reason.OVERLAY_IN_PIXELS)
+    return words
 
 
 def _decoded(dataset: Dataset, found: Layout) -> Iterator[tuple[Stored, str]]:
@@ -107,18 +126,26 @@ def _decoded(dataset: Dataset, found: Layout) -> Iterator[tuple[Stored, str]]:
         values = np.frombuffer(dataset[found.element].value, FLOATS[found.element])
         for frame in values.reshape(found.count, found.rows, found.columns):
             yield frame, found.colour
-    elif found.syntax == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
-        for data in generate_frames(dataset.PixelData, number_of_frames=found.count):
-            yield _twelve_bits(data, dataset, found), found.colour
     elif int(dataset.BitsAllocated) == 1 and not _is_encapsulated(found):
         bits = _unpacked(dataset, found)[: found.count * found.rows * found.columns * found.samples]
         for frame in bits.reshape(found.count, found.rows, found.columns):
             yield frame, found.colour
     else:
-        decoder = get_decoder(found.syntax)
         for index in range(found.count):
-            stored, meta = decoder.as_array(dataset, index=index, raw=True)
-            yield stored, str(meta["photometric_interpretation"])
+            yield decoded(dataset, found, index)
+
+
+def decoded(dataset: Dataset, found: Layout, index: int) -> tuple[Stored, str]:
+    """One frame of encapsulated or native pixels and its colour space, as the decoders give them.
+
+    Raises what they raise.
+    """
+    if found.syntax == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
+        data = get_frame(dataset.PixelData, index, number_of_frames=found.count)
+        return _twelve_bits(data, dataset, found), found.colour
+    options = {"correct_unused_bits": False} if _is_encapsulated(found) else {}
+    stored, meta = get_decoder(found.syntax).as_array(dataset, index=index, raw=True, **options)
+    return stored, str(meta["photometric_interpretation"])
 
 
 def _is_encapsulated(found: Layout) -> bool:
@@ -165,7 +192,8 @@ def _twelve_bits(data: bytes, dataset: Dataset, found: Layout) -> Stored:
 def write(dataset: Dataset, found: Layout, changed: dict[int, Stored]) -> str:
     """Put changed frames (by number) back. Returns what was done: "in place", "re-encoded" or "native".
 
-    Nothing but the pixel element, and what describes its encoding, changes.
+    Where they had to become RGB, `changed` holds what was really written. Nothing but the pixel element, and
+    what describes its encoding, changes.
     """
     if found.element in FLOATS or not _is_encapsulated(found):
         return _in_place(dataset, found, changed)
@@ -260,11 +288,17 @@ def _encoded(dataset: Dataset, found: Layout, stored: Stored) -> bytes:
 
 
 def _to_native(dataset: Dataset, found: Layout, changed: dict[int, Stored]) -> None:
-    """The whole object as Explicit VR Little Endian, colour by pixel."""
+    """The whole object as Explicit VR Little Endian, colour by pixel: RGB, which every image IOD that has
+    colour allows, unlike YBR_FULL. `changed` holds the frames as written afterwards.
+    """
     parts: list[bytes] = []
     colour, kind = found.colour, np.dtype("u1")
     for number, (stored, colour_) in enumerate(read(dataset, found)):
         frame, colour, kind = changed.get(number, stored), colour_, stored.dtype
+        if colour in YBR:
+            frame, colour = convert_color_space(frame, "YBR_FULL", "RGB"), "RGB"
+        if number in changed:
+            changed[number] = frame
         parts.append(np.ascontiguousarray(frame).astype(frame.dtype.newbyteorder("<")).tobytes())
     data = b"".join(parts)
     element = dataset["PixelData"]
@@ -273,7 +307,7 @@ def _to_native(dataset: Dataset, found: Layout, changed: dict[int, Stored]) -> N
     element.is_undefined_length = False
     dataset.BitsAllocated = kind.itemsize * 8
     if found.samples > 1:
-        dataset.PhotometricInterpretation = "YBR_FULL" if colour == "YBR_FULL_422" else colour
+        dataset.PhotometricInterpretation = colour
         dataset.PlanarConfiguration = 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if found.syntax in LOSSY:

@@ -1,0 +1,118 @@
+"""Bytes of coded pixels that no decoder reads or shows, and words that hold more than their stored bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fedai_site.deidentify.pixels import frames, surplus
+from fedai_site.quarantine import Quarantine
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_encoder
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+NAME = b"Zebulon Q. Hong, born 31 Dec 1955"
+FILES = {
+    "JPEG": "SC_rgb_jpeg_dcmtk.dcm",
+    "JPEG lossless": "SC_rgb_jpeg_gdcm.dcm",
+    "JPEG-LS": "MR_small_jpeg_ls_lossless.dcm",
+    "JPEG 2000": "MR_small_jp2klossless.dcm",
+}
+
+
+def sample(kind: str) -> Dataset:
+    return dcmread(str(get_testdata_file(FILES[kind])))
+
+
+def with_stream(dataset: Dataset, stream: bytes) -> Dataset:
+    dataset.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
+    return dataset
+
+
+def stream_of(dataset: Dataset) -> bytes:
+    return next(generate_frames(dataset.PixelData, number_of_frames=1))
+
+
+def hiding(kind: str) -> Dataset:
+    """A picture with a name behind its coded data, where every decoder stops reading before."""
+    dataset = sample(kind)
+    stream = stream_of(dataset).rstrip(b"\0")
+    end = stream.rindex(b"\xff\xd9")
+    hidden = stream[:end] + NAME + stream[end:]
+    if kind == "JPEG 2000":
+        at = hidden.index(b"\xff\x90")
+        length = int.from_bytes(hidden[at + 6 : at + 10], "big") + len(NAME)
+        hidden = hidden[: at + 6] + length.to_bytes(4, "big") + hidden[at + 10 :]
+    return with_stream(dataset, hidden)
+
+
+def layout(dataset: Dataset) -> frames.Layout:
+    found = frames.layout(dataset)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_stream_that_ends_where_its_picture_does_stays_as_it_is(kind: str) -> None:
+    dataset = sample(kind)
+    assert surplus.uncertain(dataset, layout(dataset)) == frozenset()
+
+
+LOOSE = [kind for kind in FILES if kind != "JPEG-LS"]
+"""Those whose decoders don't mind surplus bytes."""
+
+
+@pytest.mark.parametrize("kind", LOOSE)
+def test_bytes_behind_the_coded_data_that_no_decoder_reads_are_noticed(kind: str) -> None:
+    dataset = hiding(kind)
+    before = bytes(dataset.PixelData)
+    assert surplus.uncertain(dataset, layout(dataset)) == {0}
+    assert dataset.PixelData == before
+
+
+def test_what_its_decoder_refuses_is_quarantined() -> None:
+    dataset = hiding("JPEG-LS")
+    with pytest.raises(Quarantine, match="PIXELS_NOT_EXAMINED"):
+        surplus.uncertain(dataset, layout(dataset))
+
+
+@pytest.mark.parametrize("kind", LOOSE)
+def test_such_a_picture_is_encoded_anew_without_them(kind: str) -> None:
+    from fedai_site.deidentify.pixels import PixelFacts, clean_pixels
+
+    dataset = hiding(kind)
+    shown = [stored for stored, _ in frames.read(dataset, layout(dataset))]
+    findings = clean_pixels(dataset, PixelFacts.of(dataset))
+    assert NAME not in dataset.PixelData
+    assert findings.encoding in ("re-encoded", "native")
+    if dataset.get("SamplesPerPixel") == 1:
+        after = [stored for stored, _ in frames.read(dataset, layout(dataset))]
+        assert np.array_equal(shown, after)
+
+
+def coded(words: Any, syntax: Any) -> Dataset:
+    """Words of 16 bits, of which twelve are said to be stored, in an encoding that keeps all sixteen."""
+    dataset = sample("JPEG 2000")
+    dataset.Rows, dataset.Columns = words.shape
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+    dataset.file_meta.TransferSyntaxUID = syntax
+    frame = get_encoder(syntax).encode(
+        words, rows=words.shape[0], columns=words.shape[1], samples_per_pixel=1, bits_allocated=16,
+        bits_stored=16, pixel_representation=0, photometric_interpretation="MONOCHROME2", number_of_frames=1,
+    )  # fmt: skip
+    return with_stream(dataset, frame)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_coded_words_with_more_than_their_stored_bits_are_quarantined(syntax: Any) -> None:
+    words = np.arange(64 * 64, dtype="<u2").reshape(64, 64)
+    plain = coded(words, syntax)
+    assert np.array_equal(next(frames.read(plain, layout(plain)))[0], words)
+    words[3, 4] |= 0x5000
+    hidden = coded(words, syntax)
+    with pytest.raises(Quarantine, match="OVERLAY_IN_PIXELS"):
+        list(frames.read(hidden, layout(hidden)))
