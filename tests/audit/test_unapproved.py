@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fedai_site import policy
+from fedai_site import approvals
 from federation_sites import SITES, Federation
 from hostile_app import start_hostile, task_head
 
@@ -29,7 +29,7 @@ def test_an_approved_study_reads_case_data(federation: Federation, whole_run: ob
 
 def test_a_study_that_no_site_approved_causes_no_read(federation: Federation, whole_run: object) -> None:
     study = federation.study("unapproved", approved_by=("south",))
-    policy.revoke(federation.sites["south"].home.approvals, study.sha256)
+    approvals.revoke(federation.sites["south"].home.approvals, study.sha256)
     before = {site: reads_of(federation, site) for site in SITES}
     record = federation.run(study)
     assert record["state"] == "failed"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedai_site import policy
+from fedai_site import approvals
 from fedai_site.agent import Agent
 from fedai_site.client_app import Bench
 from fedai_site.fleet import Envelope, Parcel, RunFacts
@@ -52,7 +52,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
 
 @pytest.fixture
 def home(filled: SiteHome) -> SiteHome:
-    policy.approve(filled.approvals, STUDY, "Dr. Who")
+    approvals.approve(filled.approvals, STUDY, "Dr. Who")
     filled.ledger.unlink(missing_ok=True)
     for asked in filled.runs.rglob("*.json"):
         asked.unlink()
@@ -81,7 +81,7 @@ def test_a_yes_taken_back_while_an_answer_is_made_keeps_it_here(
 
     def revoked_at_the_end(self: Bench, task: Task, run_id: int) -> Reply:
         reply = answer(self, task, run_id)
-        assert policy.revoke(home.approvals, STUDY.sha256)
+        assert approvals.revoke(home.approvals, STUDY.sha256)
         return reply
 
     monkeypatch.setattr(Bench, "answer", revoked_at_the_end)
@@ -94,7 +94,7 @@ def test_a_score_stops_at_the_next_batch_after_a_yes_was_taken_back(
     home: SiteHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def revoked_before_scoring(self: Bench, split: str) -> Any:
-        policy.revoke(home.approvals, STUDY.sha256)
+        approvals.revoke(home.approvals, STUDY.sha256)
         return images(self, split)
 
     images = Bench.images
