@@ -250,8 +250,17 @@ def environment(witness: Path) -> dict[str, str]:
 
 
 def make_site_home(folder: Path, name: str, address: str, authority: Path) -> SiteHome:
-    """As `fedai site init` makes it, asking often."""
-    facts = {"name": name, "server": {"address": address, "ca": authority}, "threads": 1, "poll_idle_s": 1.0}
+    """As `fedai site init` makes it, asking often; what left is kept, and the heads have a witness."""
+    witness = folder.parent.parent / "heads"
+    witness.mkdir(exist_ok=True)
+    facts = {
+        "witness": witness,
+        "keep_sent_days": 1,
+        "name": name,
+        "server": {"address": address, "ca": authority},
+        "threads": 1,
+        "poll_idle_s": 1.0,
+    }
     create_home(folder, SiteSettings.model_validate({**facts, "poll_active_s": 0.2}))
     return open_home(folder)
 
