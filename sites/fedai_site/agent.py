@@ -46,6 +46,7 @@ from fedai_site.tripwire import check_pixels
 from fedai_site.witness import heads_of, ledger_of
 
 ACTIVE_FOR_S = 120.0
+FORGET_EVERY_S = 600.0
 POLL_SHARE = 0.05  # of the time since the last task
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
@@ -63,10 +64,12 @@ class Agent:
     benches: dict[str, Bench] = field(default_factory=dict)
     facts: dict[int, RunFacts] = field(default_factory=dict)
     node_id: int | None = None
+    forgot_at: float = float("-inf")
     until: float = float("inf")  # Unix time after which the work in hand may not go on
 
     def __post_init__(self) -> None:
-        self.egress = Egress(ledger_of(self.home), Sent(self.home.sent, self.home.settings.keep_sent_days))
+        self.sent = Sent(self.home.sent, self.home.settings.keep_sent_days)
+        self.egress = Egress(ledger_of(self.home), self.sent)
         self.heads = heads_of(self.home)
 
     def work(self, give_up_s: float | None = None) -> None:
@@ -113,7 +116,14 @@ class Agent:
                 self._handle(fleet, envelope)
                 busy_at = time.monotonic()
                 continue
+            self._forget()
             self.stop.wait(self._pause(time.monotonic() - busy_at))
+
+    def _forget(self) -> None:
+        """Delete kept bytes whose time is over, also while nothing leaves."""
+        if time.monotonic() - self.forgot_at > FORGET_EVERY_S:
+            self.forgot_at = time.monotonic()
+            self.sent.prune()
 
     def _pause(self, idle_s: float) -> float:
         """Ask often right after a task, less often later in a run, seldom when nothing goes on."""

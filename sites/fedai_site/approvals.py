@@ -238,11 +238,6 @@ def find(folder: Path, study: Study) -> Kept | None:
     return found[0] if found else None
 
 
-def is_approved(folder: Path, study: Study) -> bool:
-    """True only while an approval of this exact content is on disk."""
-    return find(folder, study) is not None
-
-
 def is_approved_quickly(folder: Path, study: Study) -> bool:
     """Whether the approval that was checked when the task came in is still there; before every batch."""
     return (folder / f"{study.sha256}.json").exists()

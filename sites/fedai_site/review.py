@@ -16,7 +16,7 @@ from fedai_site import approvals
 from fedai_site.cohort import Cohort, select
 from fedai_site.home import SiteHome
 from fedai_site.permit import permit
-from fedai_site.policy import Policy, clauses, read_policy
+from fedai_site.policy import clauses, read_policy
 
 
 def review(home: SiteHome, study: Study, signature: StudySignature | None) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def review(home: SiteHome, study: Study, signature: StudySignature | None) -> di
     """
     policy, cohort = read_policy(home.rules), select(home.folder, study)
     patients, today = approvals.training_patients(cohort), datetime.now(UTC).date()
-    found = clauses(policy or Policy(), study, signature, patients, today) if policy else []
+    found = clauses(policy, study, signature, patients, today) if policy else []
     before = [old for _, old in approvals.approved_before(home.approvals, study.name)]
     others = [old for old in before if old.sha256 != study.sha256]
     return {

@@ -20,12 +20,12 @@ def approved(folder: Path) -> Path:
 
 
 def test_a_study_is_approved_once_somebody_said_so_and_until_it_is_revoked(tmp_path: Path) -> None:
-    assert not approvals.is_approved(tmp_path, STUDY)
+    assert not approvals.find(tmp_path, STUDY)
     approvals.approve(tmp_path, STUDY, "Dr. Who")
-    assert approvals.is_approved(tmp_path, STUDY)
+    assert approvals.find(tmp_path, STUDY)
     assert approvals.is_approved_quickly(tmp_path, STUDY)
     assert approvals.revoke(tmp_path, STUDY.sha256)
-    assert not approvals.is_approved(tmp_path, STUDY)
+    assert not approvals.find(tmp_path, STUDY)
     assert not approvals.is_approved_quickly(tmp_path, STUDY)
     assert not approvals.revoke(tmp_path, STUDY.sha256)
 
@@ -52,7 +52,7 @@ def test_saying_yes_twice_changes_nothing(tmp_path: Path) -> None:
 def test_any_change_of_a_study_needs_a_new_yes(change: dict[str, object], tmp_path: Path) -> None:
     approved(tmp_path)
     other = small_study(**change)
-    assert not approvals.is_approved(tmp_path, other)
+    assert not approvals.find(tmp_path, other)
     assert not approvals.is_approved_quickly(tmp_path, other)
 
 
@@ -63,7 +63,7 @@ def test_an_approval_of_which_one_character_differs_is_none(place: int, characte
         kept = json.loads(path.read_text())
         other = kept["study"][:place] + character + kept["study"][place + 1 :]
         path.write_text(json.dumps({**kept, "study": other}))
-        assert approvals.is_approved(Path(folder), STUDY) == (other == kept["study"])
+        assert bool(approvals.find(Path(folder), STUDY)) == (other == kept["study"])
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_an_approval_of_which_one_character_differs_is_none(place: int, characte
 def test_a_broken_file_is_no_approval_and_breaks_nothing(content: bytes, tmp_path: Path) -> None:
     path = approved(tmp_path)
     path.write_bytes(content)
-    assert not approvals.is_approved(tmp_path, STUDY)
+    assert not approvals.find(tmp_path, STUDY)
     assert approvals.approvals(tmp_path) == []
     approvals.approve(tmp_path, STUDY, "Dr. Who")
-    assert approvals.is_approved(tmp_path, STUDY)
+    assert approvals.find(tmp_path, STUDY)
 
 
 def test_one_studys_approval_under_anothers_name_is_none(tmp_path: Path) -> None:
     other = small_study(version=2)
     approved(tmp_path).rename(tmp_path / f"{other.sha256}.json")
-    assert not approvals.is_approved(tmp_path, other)
+    assert not approvals.find(tmp_path, other)
     assert approvals.approvals(tmp_path) == []
 
 
 def test_a_home_without_approvals_approves_nothing(tmp_path: Path) -> None:
     assert approvals.approvals(tmp_path / "none") == []
-    assert not approvals.is_approved(tmp_path / "none", STUDY)
+    assert not approvals.find(tmp_path / "none", STUDY)
