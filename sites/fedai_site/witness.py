@@ -20,6 +20,7 @@ from fedai.signatures import public_key, read_key, write_key
 from fedai_site.home import SiteHome
 from fedai_site.ledger import Ledger
 
+HEADS = "-ledger-heads.jsonl"  # a site's file at the witness, after its name
 UNSIGNED = 1  # lines that a crash between line and head may leave without one
 
 
@@ -68,7 +69,7 @@ def ledger_of(home: SiteHome) -> Ledger:
 
 def heads_of(home: SiteHome) -> Heads:
     """Where the heads of the home's ledger are."""
-    folder, name = home.settings.witness, f"{home.settings.name}-ledger-heads.jsonl"
+    folder, name = home.settings.witness, f"{home.settings.name}{HEADS}"
     return Heads(home.ledger_heads, home.ledger_key, home.folder / folder / name if folder else None)
 
 
@@ -113,7 +114,7 @@ def verify(home: SiteHome, witness: Path | None = None) -> Verified:
     it, that of site.yaml. Raises ConfigError where it holds no head.
     """
     heads, ledger = heads_of(home), Ledger(home.ledger)
-    told = _witnessed(witness or heads.witness, heads, asked=witness is not None)
+    told = _witnessed(witness or heads.witness, home.settings.name, asked=witness is not None)
     own, hashes = heads.all(), ledger.hashes()  # in this order: the agent may be writing
     key = public_key(read_key(heads.key)) if heads.key.exists() else ""
     if key:
@@ -154,12 +155,11 @@ def _heads_in(path: Path) -> Iterator[dict[str, Any]]:
             yield head
 
 
-def _witnessed(witness: Path | None, heads: Heads, *, asked: bool) -> list[dict[str, Any]]:
+def _witnessed(witness: Path | None, site: str, *, asked: bool) -> list[dict[str, Any]]:
     if witness is None or (not asked and not witness.exists()):
         return []
-    name = heads.witness.name if heads.witness else "*-ledger-heads.jsonl"
-    files = sorted([*witness.glob(name), *witness.rglob("record.json")]) if witness.is_dir() else [witness]
-    site = name.removesuffix("-ledger-heads.jsonl")
+    places = (witness.glob(f"{site}{HEADS}"), witness.rglob("record.json"))
+    files = sorted(path for place in places for path in place) if witness.is_dir() else [witness]
     found = [head for path in files for head in _reader(path)(path, site)]
     if not found:
         raise ConfigError(

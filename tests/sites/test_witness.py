@@ -182,6 +182,8 @@ def test_a_rewritten_ledger_is_named_by_what_the_server_recorded(home: SiteHome,
     record.write_text(json.dumps({"ledger_heads": {"north": told[1:4], "east": []}}))
     assert verify(home, record).witnessed == 3
     assert verify(home, tmp_path / "records").witnessed == 3
+    alone = SiteHome(home.folder, home.settings.model_copy(update={"witness": None}))
+    assert (verify(alone).witnessed, verify(alone, record).witnessed) == (0, 3)
     sealed_anew(home, rewritten(lines_of(home), 4))
     assert broken_line(home, record) == 4
     sealed_anew(home, lines_of(home)[:2])
