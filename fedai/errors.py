@@ -53,10 +53,20 @@ class DataError(FedaiError):
 
 
 class RefusedByPolicy(FedaiError):
-    """The site said no: unknown bundle, unapproved study, a message that doesn't fit the wire."""
+    """The site said no: unknown bundle, unapproved study, a message that doesn't fit the wire.
+
+    `reason` names the rule, such as EXPIRED; it stays at the site, in its ledger and its log.
+    """
 
     exit_code = 4
     code = "REFUSED"
+
+    def __init__(self, message: str, *, hint: str = "", where: str = "", reason: str = "") -> None:
+        super().__init__(message, hint=hint, where=where)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {super().__str__()}" if self.reason else super().__str__()
 
 
 class FederationError(FedaiError):

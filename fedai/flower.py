@@ -71,6 +71,8 @@ def reply_record(reply: Reply) -> RecordDict:
         "model": reply.model,
         "layout": reply.layout,
     }
+    if reply.ledger:
+        head["ledger"] = dict(reply.ledger)
     return RecordDict(
         {
             "reply": ConfigRecord({"head": json.dumps(head)}),

@@ -66,9 +66,15 @@ def _header(record: Json) -> str:
     reason = f'<p class="warning">{escape(record["reason"])}</p>' if record.get("reason") else ""
     return (
         '<header><p class="kind">Federated training · report of a run</p>'
-        f"<h1>{escape(record.get('run', ''))}</h1><p>{escape(study.get('purpose', ''))}</p>"
+        f"<h1>{escape(record.get('run', ''))}</h1><p>{escape(_statement(study))}</p>"
         f'<p class="muted">{escape(line)}</p>{reason}</header>'
     )
+
+
+def _statement(study: Json) -> str:
+    """What the study is for; a purpose is words, or a declaration with words in it."""
+    purpose = study.get("purpose", "")
+    return str(purpose.get("statement", "")) if isinstance(purpose, dict) else str(purpose)
 
 
 def _moment(record: Json) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
@@ -123,12 +124,56 @@ class Evaluation(Frozen):
     local_models: bool = True
 
 
+def _is_date(text: str) -> str:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError('write it as a quoted date, for example "2027-06-30"') from None
+    return text
+
+
+PurposeKind = Literal[
+    "method_development", "clinical_research", "quality_assurance", "education", "product_development"
+]
+
+
+class Ethics(Frozen):
+    """A review board's (IRB, DRB) number for the study, and the last day on which it holds."""
+
+    board: Annotated[str, Field(min_length=1, max_length=200)]
+    number: Annotated[str, Field(min_length=1, max_length=100)]
+    expires: Annotated[str, AfterValidator(_is_date)]
+
+
+class Purpose(Frozen):
+    """What a study is for, in words and in a kind that a hospital's policy can accept or refuse; who pays,
+    whether somebody means to earn by it, who may use the model, and under which ethics numbers it runs.
+    """
+
+    kind: PurposeKind | None = None
+    statement: ShortText
+    commercial_interest: bool
+    sponsors: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=50)
+    ] = ()
+    model_users: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=50)
+    ] = ()
+    ethics: Annotated[tuple[Ethics, ...], Field(max_length=200)] = ()
+
+
+def _purpose_form(value: object) -> str:
+    return "text" if isinstance(value, str) else "Purpose"
+
+
 class Study(Frozen):
     """The YAML that a consortium agrees on. See configs/studies/ for one in full."""
 
     name: Name
     version: Annotated[int, Field(ge=1)] = 1
-    purpose: ShortText
+    purpose: Annotated[
+        Annotated[ShortText, Tag("text")] | Annotated[Purpose, Tag("Purpose")], Discriminator(_purpose_form)
+    ]
     task: Classification
     sites: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000), AfterValidator(_all_different)]
     cohort: CohortRules = CohortRules()
@@ -164,6 +209,11 @@ class Study(Frozen):
         if wrong:
             raise ValueError("; ".join(text for _, text in wrong))
         return self
+
+    @property
+    def statement(self) -> str:
+        """What the study is for, in words."""
+        return self.purpose if isinstance(self.purpose, str) else self.purpose.statement
 
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out: what is hashed and what travels."""

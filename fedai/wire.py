@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedai.errors import RefusedByPolicy
+from fedai.heads import Head, head_fault
 from fedai.metrics import BINS
 from fedai.study import Study
 from fedai.weights import Layout
@@ -82,7 +83,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a site answers: the task it answers, arrays, metrics, and words (versions only)."""
+    """What a site answers: the task it answers, arrays, metrics, words (versions only), and the signed head
+    of its ledger as it was before this answer; empty where the site signs none.
+    """
 
     kind: ReplyKind
     task: TaskKind
@@ -93,6 +96,7 @@ class Reply:
     arrays: Arrays = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+    ledger: Head = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,8 @@ def check(reply: Reply, task: Task, study: Study, layout: Layout) -> None:
     problems += _array_problems(reply.arrays, form)
     problems += _metric_problems(reply.metrics, form)
     problems += _word_problems(reply.words, form)
+    if reply.ledger and (fault := head_fault(reply.ledger)):
+        problems.append(fault)
     if problems:
         raise RefusedByPolicy(f"the message is not a {form.kind} of this task: {'; '.join(problems)}")
 

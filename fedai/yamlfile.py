@@ -289,7 +289,7 @@ def _step(kind: Any, step: object) -> list[Any]:
     if _is_model(kind):
         if step in kind.model_fields:
             return _members(kind.model_fields[str(step)].annotation)
-        return [kind] if _has_tag(kind, step) else []
+        return [kind] if _has_tag(kind, step) or step == kind.__name__ else []
     if isinstance(step, int):
         return [deeper for item in typing.get_args(kind) if item is not Ellipsis for deeper in _members(item)]
     return []

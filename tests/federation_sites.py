@@ -18,7 +18,7 @@ from fedai_server.admission import admit
 from fedai_server.home import ServerHome
 from fedai_server.launch import launch
 from fedai_server.runs import OVER, RunDatabase
-from fedai_site import policy
+from fedai_site import approvals
 from fedai_site.home import SiteHome, SiteSettings, create_home, open_home
 from federation_processes import (
     RunningServer,
@@ -120,7 +120,7 @@ class Federation:
         """A tiny study, approved at its sites (or at `approved_by`); see `study_of` for `changes`."""
         study = study_of(name, **changes)
         for site in study.sites if approved_by is None else approved_by:
-            policy.approve(self.sites[site].home.approvals, study, "tests")
+            approvals.approve(self.sites[site].home.approvals, study, "tests")
         return study
 
     def start_run(self, study: Study) -> str:
@@ -250,8 +250,17 @@ def environment(witness: Path) -> dict[str, str]:
 
 
 def make_site_home(folder: Path, name: str, address: str, authority: Path) -> SiteHome:
-    """As `fedai site init` makes it, asking often."""
-    facts = {"name": name, "server": {"address": address, "ca": authority}, "threads": 1, "poll_idle_s": 1.0}
+    """As `fedai site init` makes it, asking often; what left is kept, and the heads have a witness."""
+    witness = folder.parent.parent / "heads"
+    witness.mkdir(exist_ok=True)
+    facts = {
+        "witness": witness,
+        "keep_sent_days": 1,
+        "name": name,
+        "server": {"address": address, "ca": authority},
+        "threads": 1,
+        "poll_idle_s": 1.0,
+    }
     create_home(folder, SiteSettings.model_validate({**facts, "poll_active_s": 0.2}))
     return open_home(folder)
 

@@ -17,7 +17,7 @@ from fedai.cli.output import emit_error
 from fedai.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, ConfigError, FedaiError
 
 OWN_COMMANDS = {
-    "study": ("fedai.cli.study:app", "Check, show and hash a study file."),
+    "study": ("fedai.cli.study:app", "Check, show, hash and sign a study file."),
     "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
     "report": ("fedai.cli.report:app", "Write a run's report as one HTML file."),
     "demo": ("fedai.cli.demo:app", "Three invented hospitals, one server, one compared model."),

@@ -27,10 +27,13 @@ def emit_error(error: FedaiError, *, as_json: bool) -> None:
     """Print an error: JSON on stdout `{"ok": false, "error": {...}}`, or lines on stderr."""
     if as_json:
         told = {"code": error.code, "message": error.message, "hint": error.hint, "where": error.where}
+        if reason := getattr(error, "reason", ""):
+            told["reason"] = reason
         print(json.dumps({"ok": False, "error": told}))
         return
     place = f"{error.where}: " if error.where else ""
-    print(f"error: {place}{error.message}", file=sys.stderr)
+    reason = f"{reason}: " if (reason := getattr(error, "reason", "")) else ""
+    print(f"error: {reason}{place}{error.message}", file=sys.stderr)
     if error.hint:
         print(f"  next: {error.hint}", file=sys.stderr)
 

@@ -11,7 +11,7 @@ import typer
 from fedai.cli.output import JsonOption, emit
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False,
-                  help="Check, show and hash a study file.")  # fmt: skip
+                  help="Check, show, hash and sign a study file.")  # fmt: skip
 StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")]
 
 
@@ -48,3 +48,47 @@ def show(study: StudyFile, as_json: JsonOption = False) -> None:
     whole = json.loads(read.canonical())
     lines = [f"# hash {read.sha256}", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).rstrip()]
     emit({"study_hash": read.sha256, "study": whole}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="A new file for the private key.", metavar="KEY")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key to sign studies or approvals with: KEY for you alone, KEY.pub for others."""
+    from fedai.signatures import fingerprint, write_key
+
+    public = write_key(file)
+    told = {"key": str(file), "public_key": f"{file}.pub", "fingerprint": fingerprint(public)}
+    lines = [
+        f"key  {file}",
+        f"sha256 {told['fingerprint']}",
+        "next: read the fingerprint to the sites by telephone",
+    ]
+    emit(told, as_json=as_json, lines=lines)
+
+
+@app.command()
+def sign(
+    study: StudyFile,
+    key: Annotated[Path, typer.Option(help="The private key, from `fedai study key`.", metavar="KEY")],
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a study's content hash; the signature goes to STUDY.sig, beside the study."""
+    from fedai.signatures import fingerprint, sign_study, signature_file
+    from fedai.study import read_study
+
+    read = read_study(study)
+    made = sign_study(study, read.sha256, key)
+    told = {
+        "study_hash": read.sha256,
+        "signature": str(signature_file(study)),
+        "fingerprint": fingerprint(made.key),
+    }
+    lines = [
+        f"signed {read.name} version {read.version}",
+        f"hash   {read.sha256}",
+        f"sha256 {told['fingerprint']}",
+        f"next: send {study.name} and {signature_file(study).name} to the sites",
+    ]
+    emit(told, as_json=as_json, lines=lines)

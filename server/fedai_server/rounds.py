@@ -20,6 +20,7 @@ from flwr.app import Message
 from fedai import wire
 from fedai.errors import FedaiError, RefusedByPolicy
 from fedai.flower import MESSAGE_TYPES, read_reply, task_record
+from fedai.heads import Head
 from fedai.study import Study
 from fedai.weights import Layout
 from fedai.wire import Reply, Task
@@ -122,12 +123,15 @@ class _Open:
 
 @dataclass
 class Correspondence:
-    """The server's side of a run's messages. `is_stopped` is asked between polls."""
+    """The server's side of a run's messages. `is_stopped` is asked between polls; `note_head` is told each
+    head of a site's ledger that came with an answer.
+    """
 
     grid: Grid
     study: Study
     layout: Layout
     is_stopped: Callable[[], bool] = lambda: False
+    note_head: Callable[[str, Head], None] = lambda site, head: None
 
     def online(self) -> dict[str, Any]:
         """Nodes of the study's sites that are online, by site."""
@@ -210,6 +214,8 @@ class Correspondence:
                 return
             reply = read_reply(message.content)
             wire.check(reply, open_.task, self.study, self.layout)
+            if reply.ledger:
+                self.note_head(site, reply.ledger)
             fold(site, reply)
             asked.answered.append(site)
         except FedaiError as error:

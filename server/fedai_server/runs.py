@@ -147,6 +147,16 @@ class RunDatabase:
             ).fetchall()
         return [(seq, found, json.loads(fact)) for seq, found, fact in rows if kind in (None, found)]
 
+    def last_head(self, site: str) -> dict[str, Any]:
+        """The newest head of a site's ledger, of whichever run; empty where none came yet."""
+        with self._open() as connection:
+            row = connection.execute(
+                "SELECT json_extract(fact, '$.head') FROM facts WHERE kind = 'ledger_head' "
+                "AND json_extract(fact, '$.site') = ? ORDER BY rowid DESC LIMIT 1",
+                (site,),
+            ).fetchone()
+        return dict(json.loads(row[0])) if row else {}
+
     def record(self, name: str) -> dict[str, Any]:
         """Everything known of a run as one plain JSON object: what compare and report read."""
         run = self.get(name)
@@ -167,7 +177,18 @@ class RunDatabase:
             "rounds": [fact for _, kind, fact in facts if kind == "round_closed"],
             "left_out": {fact["site"]: fact["why"] for _, kind, fact in facts if kind == "site_left_out"},
             "models": [fact["model"] for _, kind, fact in facts if kind == "model_scored"],
+            "ledger_heads": _by_site(facts, "head"),
+            "ledger_contradictions": _by_site(facts, "contradiction"),
         }
+
+
+def _by_site(facts: list[tuple[int, str, dict[str, Any]]], key: str) -> dict[str, list[Any]]:
+    """What came with the heads of the sites' ledgers, in order; empty values are left out."""
+    told: dict[str, list[Any]] = {}
+    for _, kind, fact in facts:
+        if kind == "ledger_head" and fact[key]:
+            told.setdefault(fact["site"], []).append(fact[key])
+    return told
 
 
 def _now() -> str:

@@ -28,6 +28,7 @@ from fedai import wire
 from fedai.aggregation import FedAvg, check_update
 from fedai.checkpoint import load_checkpoint, save_checkpoint
 from fedai.errors import FedaiError, FederationError, OutOfTime
+from fedai.heads import Head, contradiction
 from fedai.judgement import Judgement, pool_histogram
 from fedai.metrics import Score, ScoreHistogram
 from fedai.placements import PlacementSums
@@ -87,7 +88,7 @@ class Conduct:
         self.weights: Weights = pack(network, self.layout)
         self.parent = ""
         self.sites: list[str] = []
-        self.post = Correspondence(self.grid, self.study, self.layout, self._is_stopped)
+        self.post = Correspondence(self.grid, self.study, self.layout, self._is_stopped, self._note_head)
 
     def to_the_end(self) -> None:
         """All phases in order. Raises OutOfTime, FederationError."""
@@ -142,6 +143,14 @@ class Conduct:
         self.runs.add(
             self.name, "site_ready", {"site": site, "cohort": cohort, "versions": dict(reply.words)}
         )
+
+    def _note_head(self, site: str, head: Head) -> None:
+        """Keep the head of a site's ledger, and say so where it can't be of the ledger of before."""
+        before = self.runs.last_head(site)
+        fault = contradiction(before, head) if before else ""
+        if fault:
+            log.warning("%s: the head of its ledger contradicts an earlier one: %s", site, fault)
+        self.runs.add(self.name, "ledger_head", {"site": site, "head": dict(head), "contradiction": fault})
 
     def close_round(self, number: int) -> None:
         """One round: weights out, updates folded in as they come, checkpoint. Raises OutOfTime below the

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from fedai.errors import ConfigError, FederationError, RefusedByPolicy
 from fedai.flower import read_reply, read_task, reply_record
 from fedai.study import Study, parse_study
 from fedai.wire import Reply, Task
-from fedai_site import allowance, policy, replies
+from fedai_site import allowance, approvals, policy, replies
+from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
-from fedai_site.egress import Egress, seal
+from fedai_site.egress import Egress, check_norm, seal
 from fedai_site.fleet import (
     Envelope,
     Fleet,
@@ -39,9 +40,13 @@ from fedai_site.fleet import (
     pack,
 )
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
+from fedai_site.permit import Permit, permit
+from fedai_site.sent import Sent
+from fedai_site.tripwire import check_pixels
+from fedai_site.witness import heads_of, ledger_of
 
 ACTIVE_FOR_S = 120.0
+FORGET_EVERY_S = 600.0
 POLL_SHARE = 0.05  # of the time since the last task
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
@@ -59,9 +64,13 @@ class Agent:
     benches: dict[str, Bench] = field(default_factory=dict)
     facts: dict[int, RunFacts] = field(default_factory=dict)
     node_id: int | None = None
+    forgot_at: float = float("-inf")
+    until: float = float("inf")  # Unix time after which the work in hand may not go on
 
     def __post_init__(self) -> None:
-        self.egress = Egress(Ledger(self.home.ledger))
+        self.sent = Sent(self.home.sent, self.home.settings.keep_sent_days)
+        self.egress = Egress(ledger_of(self.home), self.sent)
+        self.heads = heads_of(self.home)
 
     def work(self, give_up_s: float | None = None) -> None:
         """Serve until stopped, connecting anew with growing pauses (0.5 to 30 s) whenever the server is away.
@@ -107,7 +116,14 @@ class Agent:
                 self._handle(fleet, envelope)
                 busy_at = time.monotonic()
                 continue
+            self._forget()
             self.stop.wait(self._pause(time.monotonic() - busy_at))
+
+    def _forget(self) -> None:
+        """Delete kept bytes whose time is over, also while nothing leaves."""
+        if time.monotonic() - self.forgot_at > FORGET_EVERY_S:
+            self.forgot_at = time.monotonic()
+            self.sent.prune()
 
     def _pause(self, idle_s: float) -> float:
         """Ask often right after a task, less often later in a run, seldom when nothing goes on."""
@@ -131,12 +147,12 @@ class Agent:
             facts = self._facts(fleet, envelope.run_id)
             policy.check_bundle(facts.bundle_sha256)
             study = parse_study(facts.study, "the run's study")
-            policy.check_study(self.home.approvals, study, self.home.settings.name)
+            allowed = permit(self.home, study)
             message = fleet.fetch(envelope, wire.largest_task(study))
             task = read_task(message.content)
             run = _checked_run(task.run)
             self._say("working", f"{run}: {task.kind} {_of(task)}".rstrip())
-            reply = self._reply(task, study, envelope.run_id)
+            reply = self._reply(task, study, envelope.run_id, allowed)
             return self._pass_out(reply, task, study, message)
         except (Unreachable, RunEnded):
             raise
@@ -150,17 +166,22 @@ class Agent:
             self.facts[run_id] = fleet.facts_of(run_id)
         return self.facts[run_id]
 
-    def _reply(self, task: Task, study: Study, run_id: int) -> Reply:
-        bench = self._bench(study)
+    def _reply(self, task: Task, study: Study, run_id: int, allowed: Permit) -> Reply:
+        bench, budget = self._bench(study), Budget(self.home.runs, allowed)
         bench.check(task)
+        budget.claim(run_id)
         allowance.claim(self.home.runs, run_id, task, study)
         path = replies.place(self.home.runs, task, run_id)
         kept = replies.find(path)
         if kept is not None:
             log.info("%s: %s was asked before; its kept answer is sent again", task.run, task.key)
             return kept
-        started = time.monotonic()
-        reply = bench.answer(task, run_id)
+        bench.permit, started = allowed, time.monotonic()
+        self.until = min(allowed.until, time.time() + budget.seconds_left())
+        try:
+            reply = bench.answer(task, run_id)
+        finally:
+            budget.spend(seconds=time.monotonic() - started)
         log.info("%s: %s took %.3f s", task.run, task.key, time.monotonic() - started)
         replies.keep(path, reply)
         return reply
@@ -172,23 +193,42 @@ class Agent:
         return self.benches[study.sha256]
 
     def _may_go_on(self, study: Study) -> bool:
-        return not self.stop.is_set() and policy.is_approved_quickly(self.home.approvals, study)
+        """Asked before every batch: not stopped, the approval still there, neither it nor its hours over."""
+        there = approvals.is_approved_quickly(self.home.approvals, study)
+        return not self.stop.is_set() and there and time.time() < self.until
 
     def _pass_out(self, reply: Reply, task: Task, study: Study, message: Message) -> Parcel:
         """Egress looks at what was packed, not at what it was packed from. A yes taken back is none."""
-        policy.check_study(self.home.approvals, study, self.home.settings.name)
-        record = reply_record(reply)
+        allowed = permit(self.home, study)
+        budget = Budget(self.home.runs, allowed)
+        record = reply_record(replace(reply, ledger=self.heads.last()))
         parcel = pack(record, message)
-        layout = self._bench(study).layout
-        self.egress.pass_reply(read_reply(record), task, study, layout, task.run, size=parcel.size)
+        bench = self._bench(study)
+        guards = (
+            lambda reply: budget.check_bytes(parcel.size),
+            lambda reply: check_norm(reply, allowed.limits.update_norm),
+            lambda reply: check_pixels(reply, bench.tripwire(task.kind)),
+        )
+        self.egress.pass_reply(
+            read_reply(record),
+            task,
+            study,
+            bench.layout,
+            task.run,
+            size=parcel.size,
+            objects=parcel.objects,
+            guards=guards,
+        )
+        budget.spend(sent=parcel.size)
         return parcel
 
     def _sealed(self, error: BaseException, head: Message, run: str) -> Parcel:
         sealed = seal(error)
         log.error("%s: answered with %s", run, sealed, exc_info=error)
         self._say("working", f"{run}: refused or failed, see {self.home.log} for {sealed.reference}")
-        self.egress.pass_error(sealed, run)
-        return pack(Error(wire.ERROR_NUMBER, str(sealed)), head)
+        parcel = pack(Error(wire.ERROR_NUMBER, str(sealed)), head)
+        self.egress.pass_error(sealed, run, reason=getattr(error, "reason", ""), objects=parcel.objects)
+        return parcel
 
     def _say(self, state: str, text: str) -> None:
         log.info(text)

@@ -23,13 +23,16 @@ from fedai.study import Study
 from fedai.wire import Task, most_models
 from fedai_site.replies import digest_of
 
+MOST_TIMES_AGAIN = 50  # of one task: a line that breaks loses answers, but not so many
+
 
 def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
-    """Note that the run asks this task. The very same task may come again (a lost answer); it is one.
+    """Note that the run asks this task. The very same task may come again (a lost answer); it is one, but
+    it isn't answered for ever.
 
-    Raises RefusedByPolicy for the same task with another content, for more than the study implies, and for a
-    run of two names or a name of two runs. The task has passed `wire.check_task`: what doesn't fit the study
-    is not noted, else a server could fill the disk.
+    Raises RefusedByPolicy for the same task with another content, for more than the study implies, for the
+    same once too often, and for a run of two names or a name of two runs. The task has passed
+    `wire.check_task`: what doesn't fit the study is not noted, else a server could fill the disk.
     """
     path = runs / "asked" / f"{run_id}.json"
     asked: dict[str, Any] = {"run": task.run, "tasks": {}}
@@ -37,7 +40,11 @@ def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
         asked = json.loads(path.read_text(encoding="ascii"))
     _check_name(runs, run_id, task, asked["run"])
     digest, before = digest_of(task), asked["tasks"].get(task.key, [])
+    again = asked.get("again", {}).get(digest, 0) + 1
     if digest in before:
+        if again > MOST_TIMES_AGAIN:
+            raise RefusedByPolicy(f"the run asked {task.key} {again} times over", reason="ASKED_TOO_OFTEN")
+        _keep(path, {**asked, "again": {**asked.get("again", {}), digest: again}})
         return
     _check_content(path, task, study, before)
     scored = sum(key.startswith("score-") for key in asked["tasks"])
@@ -46,9 +53,12 @@ def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if task.kind == "place":
         _keep_placed(path, task)
-    tasks = {**asked["tasks"], task.key: [*before, digest]}
+    _keep(path, {**asked, "tasks": {**asked["tasks"], task.key: [*before, digest]}})
+
+
+def _keep(path: Path, asked: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({**asked, "tasks": tasks}), encoding="ascii")
+    partial.write_text(json.dumps(asked), encoding="ascii")
     partial.replace(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import signal
 import threading
 from pathlib import Path
@@ -13,9 +12,11 @@ import typer
 from fedai.cli.output import JsonOption, emit, progress_line, table
 from fedai_site.cli_deid import app as deid_app
 from fedai_site.cli_deid import split_lines
+from fedai_site.cli_policy import app as policy_app
 
 if TYPE_CHECKING:
     from fedai_site.adding import Added
+    from fedai_site.home import SiteHome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ ledger_app = typer.Typer(
 )
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(deid_app, name="deid")
+app.add_typer(policy_app)
 
 Home = Annotated[Path, typer.Argument(help="The site's home folder.", metavar="HOME")]
 StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")]
@@ -165,39 +167,6 @@ def _added_lines(added: Added) -> list[str]:
 
 
 @app.command()
-def approve(home: Home, study: StudyFile,
-            by: Annotated[str | None, typer.Option(help="Who says yes; else this account's name.")] = None,
-            as_json: JsonOption = False) -> None:  # fmt: skip
-    """Say yes to exactly this study. Any change of it needs a new yes."""
-    from fedai.errors import ConfigError
-    from fedai.study import read_study
-    from fedai_site import policy
-    from fedai_site.home import open_home
-
-    if by is not None and not by.strip():
-        raise ConfigError("--by is empty", hint="give the name of who says yes")
-    site, read = open_home(home), read_study(study)
-    policy.check_named(read, site.settings.name)
-    approval = policy.approve(site.approvals, read, getpass.getuser() if by is None else by.strip())
-    lines = [f"approved {approval.study_name} version {approval.version} by {approval.approved_by}",
-             f"hash     {approval.study_sha256}"]  # fmt: skip
-    emit(vars(approval), as_json=as_json, lines=lines)
-
-
-@app.command()
-def revoke(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
-    """Take a yes back; a run in progress stops here before its next batch."""
-    from fedai.study import read_study
-    from fedai_site import policy
-    from fedai_site.home import open_home
-
-    read = read_study(study)
-    found = policy.revoke(open_home(home).approvals, read.sha256)
-    lines = [f"{read.name} {'is revoked' if found else 'was not approved'}"]
-    emit({"study_hash": read.sha256, "revoked": found}, as_json=as_json, lines=lines)
-
-
-@app.command()
 def start(
     home: Home,
     give_up_s: Annotated[
@@ -261,24 +230,53 @@ def train(
 
 @ledger_app.command("show")
 def ledger_show(home: Home, last: Annotated[int, typer.Option(help="Only so many lines; 0 is all.")] = 20,
+                content: Annotated[Path | None, typer.Option("--bytes", metavar="FOLDER",
+                    help="Write the kept bytes that left to LINE.bin files here.")] = None,
                 as_json: JsonOption = False) -> None:  # fmt: skip
-    """What left, oldest first."""
+    """What left, oldest first; with --bytes also what it was, checked against the ledger's hashes."""
     from fedai_site.home import open_home
     from fedai_site.ledger import Ledger
 
-    lines = list(Ledger(open_home(home).ledger).lines())
+    site = open_home(home)
+    lines = list(Ledger(site.ledger).lines())
     shown = lines[-last:] if last else lines
-    keys = ("seq", "time", "kind", "run", "task", "round", "bytes", "code")
+    keys = ("seq", "time", "kind", "run", "task", "round", "bytes", "code", "reason")
     rows = [tuple(str(entry.get(key, ""))[:80] for key in keys) for entry in shown]
-    headings = ("line", "time", "kind", "run", "task", "round", "bytes", "code")
-    emit({"lines": shown}, as_json=as_json, lines=table(headings, rows) if rows else ["nothing has left"])
+    headings = ("line", "time", "kind", "run", "task", "round", "bytes", "code", "reason")
+    told = table(headings, rows) if rows else ["nothing has left"]
+    facts: dict[str, Any] = {"lines": shown}
+    if content is not None:
+        facts["bytes"] = _written_bytes(site, shown, content)
+        told = table(("line", "bytes", "file"), [(n, size, file) for n, size, file in facts["bytes"]])
+    emit(facts, as_json=as_json, lines=told)
+
+
+def _written_bytes(site: SiteHome, shown: list[dict[str, Any]], folder: Path) -> list[tuple[int, int, str]]:
+    """(line, bytes, file) of each line; no file where its bytes are not kept."""
+    from fedai_site.sent import Sent
+
+    sent, written = Sent(site.sent, site.settings.keep_sent_days), []
+    sent.prune()
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in shown:
+        content, file = sent.bytes_of(entry), folder / f"{entry['seq']}.bin"
+        if content is not None:
+            file.write_bytes(content)
+        size = sum(size for _, size in entry.get("objects", []))
+        written.append((entry["seq"], size, str(file) if content is not None else "not kept"))
+    return written
 
 
 @ledger_app.command("verify")
-def ledger_verify(home: Home, as_json: JsonOption = False) -> None:
-    """Check the chain; names the first broken line."""
+def ledger_verify(home: Home,
+                  witness: Annotated[Path | None, typer.Option(metavar="PATH",
+                      help="A file of heads, a run's record.json, or a folder of them.")] = None,
+                  as_json: JsonOption = False) -> None:  # fmt: skip
+    """Check chain and signed heads; names the first line that is broken, missing or rewritten."""
     from fedai_site.home import open_home
-    from fedai_site.ledger import Ledger
+    from fedai_site.witness import verify
 
-    number = Ledger(open_home(home).ledger).verify()
-    emit({"lines": number, "intact": True}, as_json=as_json, lines=[f"{number} lines, unbroken"])
+    found = verify(open_home(home), witness)
+    heads = f"{found.heads} signed heads beside it, {found.witnessed} of a witness"
+    lines = [f"{found.lines} lines, unbroken; {heads}"]
+    emit({**vars(found), "intact": True}, as_json=as_json, lines=lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,17 @@ from fedai.study import Study
 from fedai.wire import Arrays, Metrics, Reply, Task
 from fedai_site import cache, cohort
 from fedai_site.home import SiteHome
+from fedai_site.permit import Permit, check_cohort
 from fedai_site.replies import folder_of
+from fedai_site.tripwire import Tripwire, lay
 
+IMAGES_OF: dict[wire.TaskKind, tuple[str, ...]] = {
+    "ready": (),
+    "train": ("train", "validation"),
+    "train_alone": ("train",),
+    "score": ("test",),
+    "place": (),
+}
 LOOK = "see `fedai site status HOME --study STUDY.yaml`"
 
 app = ClientApp()
@@ -44,11 +53,14 @@ def refuse(message: Message, context: Context) -> Message:
 
 @dataclass
 class Bench:
-    """One study at this site, warm. `may_go_on` is asked before every batch."""
+    """One study at this site, warm. `may_go_on` is asked before every batch; `permit` says how few patients
+    are too few, and which cases may be used.
+    """
 
     home: SiteHome
     study: Study
     may_go_on: Callable[[], bool]
+    permit: Permit = field(default_factory=Permit)
 
     def answer(self, task: Task, run_id: int) -> Reply:
         """Do what the task asks, for Flower's run `run_id`.
@@ -110,6 +122,14 @@ class Bench:
             kept[split] = cache.load(self.home.folder, self.cohort.splits[split], self.study.preprocessing)
         return kept[split]
 
+    def tripwire(self, kind: wire.TaskKind) -> Tripwire | None:
+        """What the answer to a task of this kind is compared with: the images that it was made of."""
+        splits = IMAGES_OF[kind]
+        kept: dict[str, Tripwire] = self.__dict__.setdefault("_tripwires", {})
+        if splits and kind not in kept:
+            kept[kind] = lay([self.images(split) for split in splits])
+        return kept.get(kind)
+
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         return np.array([case.label for case in self.cohort.splits[split]], dtype=np.int64)
 
@@ -119,21 +139,22 @@ class Bench:
     def _check_cohort(self, task: Task) -> None:
         """Raise where there are too few patients for what is asked. `ready` looks at the data anew."""
         if task.kind == "ready":
-            for stale in ("cohort", "_images"):
+            for stale in ("cohort", "_images", "_tripwires"):
                 self.__dict__.pop(stale, None)
         if not self.cohort.flow["eligible"]:
             raise DataError("no case of this site is eligible", hint=LOOK)
-        wanted = max(self.study.cohort.minimum_patients, wire.MINIMUM_CELL)
+        check_cohort(self.permit, self.cohort)
+        wanted = max(self.study.cohort.minimum_patients, self.permit.minimum_cell)
         patients = len(set(self.patients("train")))
         if patients < wanted:
             raise TrainingError(f"{patients} training patients, the study wants {wanted}", hint=LOOK)
         if task.kind in ("score", "place") and self._is_too_small("test"):
             raise TrainingError(
-                f"fewer than {wire.MINIMUM_CELL} test patients: of so few nothing leaves", hint=LOOK
+                f"fewer than {self.permit.minimum_cell} test patients: of so few nothing leaves", hint=LOOK
             )
 
     def _is_too_small(self, split: str) -> bool:
-        return len(set(self.patients(split))) < wire.MINIMUM_CELL
+        return len(set(self.patients(split))) < self.permit.minimum_cell
 
     def _ready(self, task: Task) -> tuple[Arrays, Metrics]:
         classes = len(self.study.task.classes)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedai.checks import Check, check_disk, check_flower
-from fedai.errors import DataError, FederationError
+from fedai.errors import ConfigError, DataError, FederationError
 from fedai_site.home import SiteHome, fingerprints
-from fedai_site.ledger import Ledger
+from fedai_site.witness import verify
 
 CLOCK_MAY_DIFFER_S = 4.0  # Flower refuses a signature from more than 5 s ahead
 MEMORY_WANTED_GB = 4.0
@@ -29,13 +29,15 @@ def _checks(home: SiteHome) -> Iterator[Check]:
     yield from _server(home)
     yield check_flower()
     yield _ledger(home)
+    yield _witness(home)
     yield check_disk(home.folder, "clean images, caches and the ledger need room")
     yield _memory()
     yield _proxy()
 
 
 def _secrets(home: SiteHome) -> Check:
-    files = (home.private_key, home.pseudonym_key)
+    signing = [path for path in (home.ledger_key, home.engineer_key) if path.exists()]
+    files = (home.private_key, home.pseudonym_key, *signing)
     bad = [path.name for path in files if not path.is_file() or _mode(path) & 0o077]
     hint = "chmod 600 the files in keys/; restore what is missing from the backup" if bad else ""
     return Check("secrets", not bad, ", ".join(bad) or "readable by the owner only", hint)
@@ -85,9 +87,23 @@ def _server(home: SiteHome) -> Iterator[Check]:
 
 def _ledger(home: SiteHome) -> Check:
     try:
-        return Check("ledger", True, f"{Ledger(home.ledger).verify()} lines, unbroken")
-    except DataError as error:
+        found = verify(home)
+    except (ConfigError, DataError) as error:
         return Check("ledger", False, error.message, "compare with a backup; tell the coordinator")
+    return Check("ledger", True, f"{found.lines} lines, unbroken; {found.heads} signed heads")
+
+
+def _witness(home: SiteHome) -> Check:
+    """Whether the heads are written to storage that isn't the ledger's own."""
+    folder = home.settings.witness
+    if folder is None:
+        return Check("witness", True, "none; the server's record of each run holds heads too")
+    place = home.folder / folder
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        hint = "nothing leaves until it is there: mount it, or change `witness` in site.yaml"
+        return Check("witness", False, f"{place} can't be written", hint)
+    same = place.stat().st_dev == home.folder.stat().st_dev
+    return Check("witness", True, f"{place}{', on the same disk as the ledger' if same else ''}")
 
 
 def _memory() -> Check:

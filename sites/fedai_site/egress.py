@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from fedai import wire
 from fedai.errors import FedaiError, RefusedByPolicy
@@ -17,6 +20,7 @@ from fedai.study import Study
 from fedai.weights import Layout
 from fedai.wire import Reply, Task
 from fedai_site.ledger import Ledger
+from fedai_site.sent import Objects, Sent, named
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,54 @@ def seal(error: BaseException) -> Sealed:
     return Sealed(code, secrets.token_hex(6))
 
 
+Guard = Callable[[Reply], None]
+"""Looks at a reply that fits the wire, and raises RefusedByPolicy where it may not leave all the same."""
+
+
+def check_norm(reply: Reply, largest: float | None) -> None:
+    """Raise RefusedByPolicy where the L2 norm of an update's parameters is above the policy's bound."""
+    if largest is None or reply.kind != "update":
+        return
+    norm = float(np.linalg.norm(reply.arrays["parameters"].astype(np.float64)))
+    if norm > largest:
+        raise RefusedByPolicy(
+            f"the update's L2 norm is {norm:.4g}; the policy allows {largest:g}", reason="UPDATE_NORM"
+        )
+
+
 @dataclass(frozen=True)
 class Egress:
     """Checks and records. `pass_reply` and `pass_error` return only when the message may be sent."""
 
     ledger: Ledger
+    sent: Sent | None = None
 
     def pass_reply(
-        self, reply: Reply, task: Task, study: Study, layout: Layout, run: str, *, size: int
+        self,
+        reply: Reply,
+        task: Task,
+        study: Study,
+        layout: Layout,
+        run: str,
+        *,
+        size: int,
+        objects: Objects = {},  # noqa: B006
+        guards: Sequence[Guard] = (),
     ) -> None:
-        """Raises RefusedByPolicy where the reply isn't exactly what the task asked for; the refusal is
-        recorded.
+        """Raises RefusedByPolicy where the reply isn't exactly what the task asked for, or a guard refuses
+        it; the refusal is recorded. `objects`: the reply as it is packed, id -> bytes.
         """
         try:
             _check_run(run)
             wire.check(reply, task, study, layout)
+            for guard in guards:
+                guard(reply)
         except RefusedByPolicy as refusal:
-            self.ledger.append(
-                kind="refused", run=run[:80], study=study.sha256, task=task.kind, why=refusal.message
-            )
+            facts = {"why": refusal.message, "reason": refusal.reason or "NOT_THE_TASKS"}
+            self.ledger.append(kind="refused", run=run[:80], study=study.sha256, task=task.kind, **facts)
             raise
-        self.ledger.append(
+        self._record(
+            objects,
             kind=reply.kind,
             run=run,
             study=reply.study,
@@ -67,14 +98,26 @@ class Egress:
             arrays=[_fact(name, array) for name, array in sorted(reply.arrays.items())],
             metrics=dict(reply.metrics),
             words=dict(reply.words),
+            head=reply.ledger.get("lines", 0),
         )
 
-    def pass_error(self, sealed: Sealed, run: str) -> None:
-        """Record an error that leaves. Raises RefusedByPolicy where it is more than code and reference."""
+    def _record(self, objects: Objects, **facts: Any) -> None:
+        """The line, and the bytes where they are kept: both on disk before anything is sent."""
+        if self.sent is not None:
+            last = self.ledger.last()
+            self.sent.keep(last["seq"] + 1 if last else 1, objects)
+        self.ledger.append(**facts, objects=named(objects.values()))
+
+    def pass_error(self, sealed: Sealed, run: str, *, reason: str = "", objects: Objects = {}) -> None:  # noqa: B006
+        """Record an error that leaves. Raises RefusedByPolicy where it is more than code and reference.
+
+        `reason`: the rule that refused, for the ledger alone.
+        """
         _check_run(run)
         if not wire.ERROR_PATTERN.fullmatch(str(sealed)):
             raise RefusedByPolicy("an error may leave only as a code and a reference")
-        self.ledger.append(kind="error", run=run, code=sealed.code, reference=sealed.reference)
+        facts = {"code": sealed.code, "reference": sealed.reference, **({"reason": reason} if reason else {})}
+        self._record(objects, kind="error", run=run, **facts)
 
 
 def _check_run(run: str) -> None:

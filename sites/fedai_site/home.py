@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fedai.errors import ConfigError
+from fedai.signatures import write_key
 from fedai.study import Name
 from fedai.yamlfile import Frozen, load
 
@@ -35,7 +36,8 @@ class ServerAddress(Frozen):
 
 class SiteSettings(Frozen):
     """site.yaml. `threads`: CPU threads for training. `poll_active_s`, `poll_idle_s`: pauses between
-    questions.
+    questions. `witness`: a folder, best on other storage, that gets each signed head of the ledger.
+    `keep_sent_days`: how long the bytes that left are kept; 0 keeps their hashes only.
     """
 
     name: Name
@@ -43,6 +45,8 @@ class SiteSettings(Frozen):
     threads: Annotated[int, Field(ge=1, le=512)] | None = None
     poll_active_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
     poll_idle_s: Annotated[float, Field(ge=0.1, le=3600)] = 2.0
+    witness: Path | None = None
+    keep_sent_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,26 @@ class SiteHome:
     @property
     def ledger(self) -> Path:
         return self.folder / "ledger.jsonl"
+
+    @property
+    def ledger_heads(self) -> Path:
+        return self.folder / "ledger.heads.jsonl"
+
+    @property
+    def ledger_key(self) -> Path:
+        return self.folder / "keys" / "ledger.key"
+
+    @property
+    def sent(self) -> Path:
+        return self.folder / "sent"
+
+    @property
+    def rules(self) -> Path:
+        return self.folder / "policy.yaml"
+
+    @property
+    def engineer_key(self) -> Path:
+        return self.folder / "keys" / "engineer.key"
 
     @property
     def approvals(self) -> Path:
@@ -98,7 +122,8 @@ def open_home(folder: Path) -> SiteHome:
 
 
 def create_home(folder: Path, settings: SiteSettings) -> SiteHome:
-    """Make a new home with fresh keys: an EC P-384 pair for the agent, 256 random bits for pseudonyms.
+    """Make a new home with fresh keys: an EC P-384 pair for the agent, 256 random bits for pseudonyms, an
+    Ed25519 pair for the ledger's heads.
 
     The secrets are readable by the owner only and never leave this folder. Raises ConfigError where a home
     or keys exist, or the certificate authority's file is missing or none.
@@ -158,6 +183,7 @@ def _write_keys(home: SiteHome) -> None:
     write_private(home.private_key, private)
     home.public_key.write_bytes(public)
     write_private(home.pseudonym_key, secrets.token_bytes(32))
+    write_key(home.ledger_key)
 
 
 def _agent_keys() -> tuple[bytes, bytes]:

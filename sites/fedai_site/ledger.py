@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,9 +29,13 @@ def _hash(entry: dict[str, Any]) -> str:
 
 @dataclass
 class Ledger:
-    """Append-only record of what left; one writer (the agent), any number of readers."""
+    """Append-only record of what left; one writer (the agent), any number of readers.
+
+    `seal` is told number and hash of each new line, to sign them (see fedai_site.witness).
+    """
 
     path: Path
+    seal: Callable[[int, str], None] | None = None
 
     def append(self, **facts: Any) -> str:
         """Write one line and return its hash; it is on disk (fsync) when this returns.
@@ -39,7 +43,7 @@ class Ledger:
         Raises DataError where it can't be written: then nothing may be sent.
         """
         last = self.last()
-        entry = {
+        entry: dict[str, Any] = {
             "seq": last["seq"] + 1 if last else 1,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
@@ -54,6 +58,8 @@ class Ledger:
             except OSError:
                 os.truncate(self.path, whole)  # half a line would stop every later one
                 raise
+        if self.seal is not None:
+            self.seal(entry["seq"], str(entry["hash"]))
         return str(entry["hash"])
 
     @contextmanager
@@ -100,18 +106,21 @@ class Ledger:
     def verify(self) -> int:
         """Check the chain and return the number of lines. Raises DataError naming the first broken line.
 
-        Lines cut off at the end leave a chain that is whole: compare number and head with what
-        `fedai site status` said before.
+        Lines cut off at the end leave a chain that is whole: `fedai_site.witness.verify` holds it against
+        signed heads as well.
         """
-        previous, number = GENESIS, 0
+        return len(self.hashes())
+
+    def hashes(self) -> list[str]:
+        """The hash of each line, oldest first. Raises DataError naming the first broken line."""
+        hashes = [GENESIS]
         for number, entry in enumerate(self.lines(), start=1):
-            fault = _fault(entry, number, previous)
-            if fault:
+            if fault := _fault(entry, number, hashes[-1]):
                 raise DataError(
                     f"line {number}: {fault}", where=f"{self.path}:{number}", hint="compare with a backup"
                 )
-            previous = entry["hash"]
-        return number
+            hashes.append(entry["hash"])
+        return hashes[1:]
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedai.cli.output import table
 from fedai.study import read_study
-from fedai_site import policy
+from fedai_site import approvals
 from fedai_site.catalogue import Catalogue
 from fedai_site.cohort import select
 from fedai_site.home import SiteHome, fingerprints
@@ -26,7 +26,7 @@ def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:
     }
     with Catalogue(home.catalogue) as catalogue:
         facts["files"] = dict(sorted(catalogue.states().items()))
-    facts["approvals"] = [vars(approval) for approval in policy.approvals(home.approvals)]
+    facts["approvals"] = [vars(approval) for approval in approvals.approvals(home.approvals)]
     last = Ledger(home.ledger).last()
     facts["ledger"] = {"lines": last["seq"] if last else 0, "head": last["hash"] if last else ""}
     if study is not None:
@@ -90,4 +90,5 @@ def overview_lines(facts: dict[str, Any]) -> list[str]:
 
 def _approved(approval: dict[str, Any]) -> str:
     study = f"{approval['study_name']} version {approval['version']} {approval['study_sha256'][:12]}"
-    return f"{study} by {approval['approved_by']}"
+    until = f", until {approval['expires'][:10]}" if approval["expires"] else ""
+    return f"{study} by {approval['approved_by']}{until}"

@@ -170,6 +170,10 @@ def _field(draw: Any, reply: Reply) -> Mutation:
         "round": [0, 1, 3, -1, "2", 2.0, True, None],
         "model": [PLANTED, "local:south", None, [reply.model]],
         "layout": [PLANTED, "0" * 64, None],
+        "ledger": [
+            {"note": PLANTED},
+            {"lines": 1, "hash": "0" * 64, "key": "0" * 64, "signature": "0" * 128},
+        ],
     }
     name = draw(some.sampled_from(sorted(odd)))
     value = draw(some.sampled_from(odd[name]))

@@ -11,7 +11,9 @@ WALLS = {
     "fedai/wire.py", "fedai/flower.py", "sites/fedai_site/agent.py", "sites/fedai_site/fleet.py",
     "sites/fedai_site/client_app.py", "sites/fedai_site/egress.py", "sites/fedai_site/ledger.py",
     "sites/fedai_site/policy.py", "sites/fedai_site/replies.py", "sites/fedai_site/intake.py",
-    "sites/fedai_site/decoding.py",
+    "sites/fedai_site/decoding.py", "sites/fedai_site/tripwire.py", "sites/fedai_site/witness.py",
+    "sites/fedai_site/sent.py", "sites/fedai_site/approvals.py", "sites/fedai_site/permit.py",
+    "sites/fedai_site/budget.py", "fedai/signatures.py", "fedai/heads.py",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fedai_site import policy
+from fedai_site import approvals
 from federation_sites import SITES, Federation
 from hostile_app import start_hostile, task_head
 
@@ -29,7 +29,7 @@ def test_an_approved_study_reads_case_data(federation: Federation, whole_run: ob
 
 def test_a_study_that_no_site_approved_causes_no_read(federation: Federation, whole_run: object) -> None:
     study = federation.study("unapproved", approved_by=("south",))
-    policy.revoke(federation.sites["south"].home.approvals, study.sha256)
+    approvals.revoke(federation.sites["south"].home.approvals, study.sha256)
     before = {site: reads_of(federation, site) for site in SITES}
     record = federation.run(study)
     assert record["state"] == "failed"
@@ -58,3 +58,22 @@ def test_a_study_altered_after_its_approval_or_for_other_sites_causes_no_read(
         (answer,) = hostile.ask([("south", "query", task_head(approved.sha256))])
         assert re.fullmatch(r"(REFUSED|CONFIG) [0-9a-f]{12}", answer[1]), (what, answer)
         assert reads_of(federation, "south") == before, what
+
+
+def test_a_policy_that_asks_for_signatures_stops_a_run_that_was_approved_without(
+    federation: Federation, whole_run: object
+) -> None:
+    """A real agent takes up a policy without a restart; each other reason is in test_refusals."""
+    study = federation.study("unsigned", sites=("south",), quorum=1)
+    south = federation.sites["south"]
+    south.home.rules.write_text("commercial_interest: true")
+    try:
+        before = reads_of(federation, "south")
+        record = federation.run(study)
+        assert record["state"] == "failed"
+        assert reads_of(federation, "south") == before
+    finally:
+        south.home.rules.unlink()
+    (line,) = south.ledger(f"run-{federation.runs.get('unsigned-1').flower_id}")
+    assert (line["kind"], line["reason"]) == ("error", "UNSIGNED_APPROVAL")
+    assert record["refused"] == {"south": f"REFUSED {line['reference']}"}

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fedai_site.home import SiteHome
 from fedai_site.ledger import Ledger
+from fedai_site.sent import Sent
+from fedai_site.witness import verify
 from federation_processes import fedai_command
 from federation_sites import PATIENTS, SITES, Federation
-from received import arrays_in, messages_in
+from received import arrays_in, messages_in, objects_in
 
 from fedai.compare import compare
+from fedai.errors import DataError
 from fedai.record import read_judgement, read_record
 
 pytestmark = pytest.mark.federation
@@ -69,6 +75,56 @@ def test_the_ledgers_hold_exactly_what_the_server_got(whole_run: object, federat
         assert received <= own  # what another site had sent before isn't asked for a second time
         said, got = said | own, got | received
     assert got == said
+
+
+def test_the_bytes_that_left_are_kept_as_the_server_got_them(
+    whole_run: object, federation: Federation
+) -> None:
+    received = objects_in(federation.received)
+    nodes, run = federation.node_ids(), federation.runs.get("whole-1").flower_id
+    for name in SITES:
+        home = federation.sites[name].home
+        sent, objects = Sent(home.sent, home.settings.keep_sent_days), set()
+        for line in federation.sites[name].ledger("whole-1"):
+            content = sent.bytes_of(line)
+            assert content is not None
+            objects |= {content[start : start + size] for start, size in _places(line["objects"])}
+        got = {content for node, of, content in received if (node, of) == (nodes[name], run)}
+        assert got
+        assert got <= objects, "not a byte that isn't kept"
+
+
+def _places(objects: list[tuple[str, int]]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for _, size in objects:
+        yield start, size
+        start += size
+
+
+def test_the_ledgers_heads_are_at_the_witness_and_at_the_server(
+    whole_run: dict[str, Any], federation: Federation, tmp_path: Path
+) -> None:
+    record = federation.home.folder / "registry" / "whole-1" / "record.json"
+    assert json.loads(record.read_text())["ledger_contradictions"] == {}
+    for name in SITES:
+        home = federation.sites[name].home
+        lines = [line["seq"] for line in federation.sites[name].ledger("whole-1")]
+        told = [head["lines"] for head in whole_run["ledger_heads"][name]]
+        assert told == [line["head"] for line in federation.sites[name].ledger("whole-1") if line["head"]]
+        assert max(told) == max(lines) - 1, "each answer carries the head of the line before its own"
+        assert verify(home).witnessed >= max(lines)
+        assert verify(home, record).witnessed == len(told)
+        copy = SiteHome(tmp_path / name, home.settings.model_copy(update={"witness": None}))
+        (copy.folder / "keys").mkdir(parents=True)
+        copy.ledger_key.write_bytes(home.ledger_key.read_bytes())
+        cut = home.ledger.read_bytes().splitlines(keepends=True)[: max(told) - 1]
+        copy.ledger.write_bytes(b"".join(cut))
+        copy.ledger_heads.write_bytes(
+            b"".join(home.ledger_heads.read_bytes().splitlines(keepends=True)[: len(cut)])
+        )
+        assert verify(copy).lines == len(cut), "alone, the cut can't be seen"
+        with pytest.raises(DataError, match=f"line {max(told)}: it is missing"):
+            verify(copy, record)
 
 
 def test_the_models_are_judged_and_compared(whole_run: object, federation: Federation) -> None:

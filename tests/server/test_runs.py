@@ -169,3 +169,17 @@ class States(RuleBasedStateMachine):
 
 TestStates = States.TestCase
 TestStates.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+def test_the_heads_of_the_sites_ledgers_are_on_record_and_the_newest_is_found(runs: RunDatabase) -> None:
+    assert runs.last_head("north") == {}
+    for name, site, lines, fault in (("small-1", "north", 3, ""), ("small-1", "east", 9, ""),
+                                     ("small-2", "north", 2, "2 lines, there were 3 before")):  # fmt: skip
+        if name not in {run.name for run in runs.all()}:
+            runs.plan(small_study())
+        runs.add(name, "ledger_head", {"site": site, "head": {"lines": lines}, "contradiction": fault})
+    assert (runs.last_head("north"), runs.last_head("east")) == ({"lines": 2}, {"lines": 9})
+    first, second = runs.record("small-1"), runs.record("small-2")
+    assert first["ledger_heads"] == {"north": [{"lines": 3}], "east": [{"lines": 9}]}
+    assert first["ledger_contradictions"] == {}
+    assert second["ledger_contradictions"] == {"north": ["2 lines, there were 3 before"]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from fedai import wire
 from fedai.checkpoint import load_checkpoint, save_checkpoint
 from fedai.compare import compare
 from fedai.errors import ConfigError, FederationError, OutOfTime
+from fedai.heads import make_head
 from fedai.judgement import Judgement
+from fedai.signatures import read_key, write_key
 from fedai.study import Study
 from fedai.tasks.classification import build_network
 from fedai.weights import layout_of, pack
@@ -94,6 +97,42 @@ def test_a_run_of_real_sites_goes_from_readiness_to_a_comparison(
     assert told["federated"]["pooled"]["cases"] == cases
     assert {local["site"] for local in told["local"]} == set(SITES)
     assert {site.asked[0].kind for site in grid.sites.values()} == {"ready"}
+
+
+def test_a_ledger_that_went_back_is_told_in_the_record(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    write_key(tmp_path / "key")
+    key, lines = read_key(tmp_path / "key"), iter((5, 6, 6, 4, *range(7, 99)))
+
+    def sealed(task: Task) -> Answer:
+        number = next(lines)
+        reply = Bench(hospitals["north"], STUDY, lambda: True).answer(task, 2)
+        return dataclasses.replace(reply, ledger=make_head(number, f"{number:064x}", key))
+
+    kinds: list[wire.TaskKind] = ["ready", "train", "train_alone", "score"]
+    runs, _registry, go = run_of(tmp_path, at(hospitals, north=dict.fromkeys(kinds, sealed)))
+    go()
+    record = runs.record("small-1")
+    assert [head["lines"] for head in record["ledger_heads"]["north"]][:5] == [5, 6, 6, 4, 7]
+    assert record["ledger_contradictions"] == {"north": ["4 lines, there were 6 before"]}
+    assert runs.last_head("north") == record["ledger_heads"]["north"][-1]
+
+
+def test_an_answer_whose_head_is_not_signed_is_refused(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    def forged(task: Task) -> Answer:
+        head = {"lines": 1, "hash": "0" * 64, "key": "1" * 64, "signature": "2" * 128}
+        return dataclasses.replace(
+            Bench(hospitals["north"], STUDY, lambda: True).answer(task, 3), ledger=head
+        )
+
+    runs, _registry, go = run_of(tmp_path, at(hospitals, north={"ready": forged}))
+    go()
+    record = runs.record("small-1")
+    assert "the ledger's head is not signed by its key" in record["refused"]["north"]
+    assert record["ledger_heads"] == {}
 
 
 def test_checkpoints_are_a_chain_from_the_seed_to_the_last_round(

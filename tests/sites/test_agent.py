@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fedai_site import policy
+from fedai_site import approvals
 from fedai_site.agent import Agent
+from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
 from fedai_site.fleet import Envelope, Parcel, RunFacts
 from fedai_site.home import SiteHome
@@ -52,7 +54,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
 
 @pytest.fixture
 def home(filled: SiteHome) -> SiteHome:
-    policy.approve(filled.approvals, STUDY, "Dr. Who")
+    approvals.approve(filled.approvals, STUDY, "Dr. Who")
     filled.ledger.unlink(missing_ok=True)
     for asked in filled.runs.rglob("*.json"):
         asked.unlink()
@@ -81,7 +83,7 @@ def test_a_yes_taken_back_while_an_answer_is_made_keeps_it_here(
 
     def revoked_at_the_end(self: Bench, task: Task, run_id: int) -> Reply:
         reply = answer(self, task, run_id)
-        assert policy.revoke(home.approvals, STUDY.sha256)
+        assert approvals.revoke(home.approvals, STUDY.sha256)
         return reply
 
     monkeypatch.setattr(Bench, "answer", revoked_at_the_end)
@@ -94,7 +96,7 @@ def test_a_score_stops_at_the_next_batch_after_a_yes_was_taken_back(
     home: SiteHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def revoked_before_scoring(self: Bench, split: str) -> Any:
-        policy.revoke(home.approvals, STUDY.sha256)
+        approvals.revoke(home.approvals, STUDY.sha256)
         return images(self, split)
 
     images = Bench.images
@@ -111,6 +113,36 @@ def test_a_task_that_does_not_fit_the_study_leaves_no_trace_in_what_was_asked(ho
     assert not (home.runs / "asked" / f"{RUN}.json").exists()
     assert answered(agent, task_of("train")).message.has_content()
     assert list(json.loads((home.runs / "asked" / f"{RUN}.json").read_text())["tasks"]) == ["train-1-"]
+
+
+def test_an_idle_agent_deletes_what_was_kept_long_enough(home: SiteHome) -> None:
+    home.sent.mkdir(exist_ok=True)
+    (home.sent / "1.bin").write_bytes(b"left long ago")
+    agent = agent_at(home)
+    agent._forget()
+    assert not (home.sent / "1.bin").exists()
+    (home.sent / "2.bin").write_bytes(b"looked at every ten minutes")
+    agent._forget()
+    assert (home.sent / "2.bin").exists()
+
+
+@pytest.mark.parametrize("what", ["expired", "hours"])
+def test_work_stops_at_the_next_batch_when_the_approval_or_its_hours_end(
+    what: str, home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = Bench.images
+    agent = agent_at(home)
+
+    def ended_before_training(self: Bench, split: str) -> Any:
+        if what == "expired":
+            agent.until = time.time() - 1
+        return images(self, split)
+
+    monkeypatch.setattr(Bench, "images", ended_before_training)
+    if what == "hours":
+        monkeypatch.setattr(Budget, "seconds_left", lambda self: -1.0)
+    assert answered(agent, task_of("train_alone", run=f"ended-{what}")).message.has_error()
+    assert [line["code"] for line in lines(home)] == ["TRAINING"]
 
 
 def test_a_log_on_a_full_disk_prints_nothing_in_its_place(tmp_path: Path) -> None:

@@ -20,6 +20,14 @@ def test_the_same_task_may_come_again_and_after_a_restart(tmp_path: Path) -> Non
         allowance.claim(tmp_path, 7, task_of("train"), STUDY)
 
 
+def test_the_same_task_is_not_answered_for_ever(tmp_path: Path) -> None:
+    for _ in range(1 + allowance.MOST_TIMES_AGAIN):
+        allowance.claim(tmp_path, 7, task_of("train"), STUDY)
+    with pytest.raises(RefusedByPolicy, match="ASKED_TOO_OFTEN"):
+        allowance.claim(tmp_path, 7, task_of("train"), STUDY)
+    allowance.claim(tmp_path, 7, task_of("train_alone"), STUDY)
+
+
 def test_a_round_is_trained_once_whatever_weights_come_later(tmp_path: Path) -> None:
     task = task_of("train")
     other = dataclasses.replace(task, arrays={**task.arrays, "parameters": task.arrays["parameters"] + 1})

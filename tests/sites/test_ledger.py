@@ -117,8 +117,8 @@ def test_the_same_words_spelled_otherwise_are_a_change() -> None:
     assert broken_line([spelled, *WHOLE[1:]]) == 1
 
 
-def test_lines_cut_off_at_the_end_show_in_number_and_head(tmp_path: Path) -> None:
-    """A chain can't know of what comes after it; `fedai site status` tells both, to be kept elsewhere."""
+def test_lines_cut_off_at_the_end_leave_a_whole_chain() -> None:
+    """A chain can't know of what comes after it; signed heads do, see test_witness."""
     assert broken_line(WHOLE[:-1]) == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fedai_site import policy
+from fedai_site import approvals
 from fedai_site.home import SiteHome
 from fedai_site.ledger import Ledger
 from fedai_site.overview import overview, overview_lines
@@ -40,7 +40,7 @@ def test_a_new_home_says_that_nothing_has_happened(tmp_path: Path) -> None:
 
 
 def test_files_approvals_ledger_and_cohort_are_counted(home: SiteHome, study: Path) -> None:
-    policy.approve(home.approvals, small_study(), "Dr. Who")
+    approvals.approve(home.approvals, small_study(), "Dr. Who")
     head = Ledger(home.ledger).append(kind="status", run="r-1")
     facts = overview(home, study)
     assert facts["files"] == {"WRITTEN": 16}

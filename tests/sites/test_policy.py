@@ -1,111 +1,212 @@
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from fedai_site import policy
-from hypothesis import given
-from hypothesis import strategies as st
+from fedai_site.policy import (
+    Policy,
+    check_approver,
+    check_bundle,
+    check_clauses,
+    check_named,
+    check_signature,
+    clauses,
+    read_policy,
+)
 from studies import small_study
 
-from fedai.errors import RefusedByPolicy
+from fedai.errors import ConfigError, RefusedByPolicy
 from fedai.release import BUNDLE_SHA256
+from fedai.signatures import StudySignature, fingerprint, sign_study, write_key
+from fedai.study import Study
+from fedai.yamlfile import FileProblems
 
+ROOT = Path(__file__).resolve().parents[2]
+TODAY = datetime.now(UTC).date()
 STUDY = small_study()
+NUMBER = {"board": "SNUH IRB", "number": "2601-001", "expires": "2999-12-31"}
+DECLARED = {
+    "kind": "method_development", "statement": "Tests.", "commercial_interest": False,
+    "sponsors": ["nobody"], "ethics": [NUMBER],
+}  # fmt: skip
 
 
-def approved(folder: Path) -> Path:
-    """The file of a fresh approval."""
-    policy.approve(folder, STUDY, "Dr. Who")
-    return folder / f"{STUDY.sha256}.json"
+def declared(**changes: Any) -> Study:
+    return small_study(purpose=DECLARED | changes)
 
 
-def test_a_study_is_approved_once_somebody_said_so_and_until_it_is_revoked(tmp_path: Path) -> None:
-    assert not policy.is_approved(tmp_path, STUDY)
-    policy.approve(tmp_path, STUDY, "Dr. Who")
-    assert policy.is_approved(tmp_path, STUDY)
-    assert policy.is_approved_quickly(tmp_path, STUDY)
-    assert policy.revoke(tmp_path, STUDY.sha256)
-    assert not policy.is_approved(tmp_path, STUDY)
-    assert not policy.is_approved_quickly(tmp_path, STUDY)
-    assert not policy.revoke(tmp_path, STUDY.sha256)
+def broken(policy: dict[str, Any], study: Study = STUDY, signed: Any = None, patients: int = 9) -> list[str]:
+    """Reason codes of the clauses that don't hold."""
+    found = clauses(Policy.model_validate(policy), study, signed, patients, TODAY)
+    return [clause.reason for clause in found if not clause.holds]
 
 
-def test_saying_yes_twice_changes_nothing(tmp_path: Path) -> None:
-    first = policy.approve(tmp_path, STUDY, "Dr. Who")
-    assert policy.approve(tmp_path, STUDY, "somebody else") == first
-    assert policy.approvals(tmp_path) == [first]
-    assert (first.study_name, first.version, first.approved_by) == ("small", 1, "Dr. Who")
+ANY = {"commercial_interest": True}
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> StudySignature:
+    write_key(tmp_path / "key")
+    return sign_study(tmp_path / "study.yaml", STUDY.sha256, tmp_path / "key")
+
+
+def listed(*signatures: StudySignature) -> list[dict[str, str]]:
+    return [{"name": f"N{n}", "fingerprint": fingerprint(one.key)} for n, one in enumerate(signatures)]
 
 
 @pytest.mark.parametrize(
-    "change",
+    "path", sorted((ROOT / "configs/policies").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_the_policies_under_configs_are_sound(path: Path) -> None:
+    assert read_policy(path) is not None
+
+
+def test_a_home_without_a_policy_has_none(tmp_path: Path) -> None:
+    assert read_policy(tmp_path / "policy.yaml") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
     [
-        {"purpose": "Tests. "},
-        {"version": 2},
-        {"training": {"seed": 8}},
-        {"training": {"rounds": 3}},
-        {"sites": ["north", "east"]},
-        {"rounds": {"deadline_s": 5.001}},
-        {"judgement": {"threshold": 0.51}},
+        ("purpose: [education]", "1:1: purpose: no such key (did you mean 'purposes'?)"),
+        ("limits: {round: 3}", "1:10: limits.round: no such key (did you mean 'rounds'?)"),
+        ("minimum_cell: 2", "1:15: minimum_cell: input should be greater than or equal to 3"),
+        ("two_persons: true", "1:14: two_persons: two persons approve, so name at least two"),
+        ("signers: [{name: a, fingerprint: ab}]", "1:34: signers[0].fingerprint: string should match"),
+        ("purposes: [war]", "1:12: purposes[0]: input should be 'method_development'"),
     ],
 )
-def test_any_change_of_a_study_needs_a_new_yes(change: dict[str, object], tmp_path: Path) -> None:
-    approved(tmp_path)
-    other = small_study(**change)
-    assert not policy.is_approved(tmp_path, other)
-    assert not policy.is_approved_quickly(tmp_path, other)
-    with pytest.raises(RefusedByPolicy, match="is not approved here"):
-        policy.check_study(tmp_path, other, "north")
+def test_a_wrong_policy_is_told_with_its_place_and_allows_nothing(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.yaml").write_text(text)
+    with pytest.raises(FileProblems) as told:
+        read_policy(tmp_path / "policy.yaml")
+    assert f"policy.yaml:{problem}" in str(told.value)
 
 
-@given(st.integers(0, len(STUDY.canonical()) - 1), st.characters(codec="ascii"))
-def test_an_approval_of_which_one_character_differs_is_none(place: int, character: str) -> None:
-    with TemporaryDirectory() as folder:
-        path = approved(Path(folder))
-        kept = json.loads(path.read_text())
-        other = kept["study"][:place] + character + kept["study"][place + 1 :]
-        path.write_text(json.dumps({**kept, "study": other}))
-        assert policy.is_approved(Path(folder), STUDY) == (other == kept["study"])
+def test_any_rule_that_changes_changes_the_policys_hash() -> None:
+    rules: list[dict[str, Any]] = [
+        {}, {"approval_days": 91}, {"purposes": ["education"]}, {"commercial_interest": True},
+        {"ethics_number": True}, {"tasks": ["x"]}, {"minimum_cohort": 4}, {"minimum_cell": 4},
+        {"new_cases": "allow"}, {"limits": {"runs": 1}}, {"limits": {"rounds": 1}}, {"limits": {"hours": 1}},
+        {"limits": {"megabytes": 1}}, {"limits": {"update_norm": 1}},
+    ]  # fmt: skip
+    assert len({Policy.model_validate(rule).sha256 for rule in rules}) == len(rules)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b"null", b"\xff", b"{}", b'{"study": 7}', b"[" * 99_999]
-)
-def test_a_broken_file_is_no_approval_and_breaks_nothing(content: bytes, tmp_path: Path) -> None:
-    path = approved(tmp_path)
-    path.write_bytes(content)
-    assert not policy.is_approved(tmp_path, STUDY)
-    assert policy.approvals(tmp_path) == []
-    policy.approve(tmp_path, STUDY, "Dr. Who")
-    assert policy.is_approved(tmp_path, STUDY)
+def test_a_study_that_says_nothing_of_its_interests_is_refused_unless_they_are_accepted() -> None:
+    assert broken({}) == broken({}, declared(commercial_interest=True)) == ["COMMERCIAL_INTEREST"]
+    assert broken({}, declared()) == broken(ANY) == broken(ANY, declared(commercial_interest=True)) == []
 
 
-def test_one_studys_approval_under_anothers_name_is_none(tmp_path: Path) -> None:
-    other = small_study(version=2)
-    approved(tmp_path).rename(tmp_path / f"{other.sha256}.json")
-    assert not policy.is_approved(tmp_path, other)
-    assert policy.approvals(tmp_path) == []
+def test_only_accepted_purposes_pass() -> None:
+    rules = {"purposes": ["education", "quality_assurance"]}
+    assert broken(rules, declared(kind="quality_assurance")) == []
+    assert broken(rules, declared()) == broken(rules, declared(kind=None)) == ["PURPOSE"]
+    assert broken(rules | ANY) == ["PURPOSE"]
 
 
-def test_a_study_that_does_not_name_the_site_is_refused_even_if_approved(tmp_path: Path) -> None:
-    approved(tmp_path)
-    policy.check_study(tmp_path, STUDY, "north")
-    with pytest.raises(RefusedByPolicy, match="doesn't name this site"):
-        policy.check_study(tmp_path, STUDY, "west")
+def test_an_ethics_number_counts_until_its_last_day() -> None:
+    rules = {"ethics_number": True}
+    assert broken(rules, declared()) == []
+    assert broken(rules, declared(ethics=[NUMBER | {"expires": TODAY.isoformat()}])) == []
+    assert broken(rules, declared(ethics=[NUMBER | {"expires": "2025-01-31"}, NUMBER])) == []
+    assert broken(rules, declared(ethics=[NUMBER | {"expires": "2025-01-31"}])) == ["ETHICS"]
+    assert broken(rules, declared(ethics=[])) == ["ETHICS"]
+    assert broken(rules | ANY) == ["ETHICS"]
+
+
+def test_tasks_cohort_and_rounds_are_held_against_the_rules() -> None:
+    assert broken(ANY | {"tasks": ["segmentation"]}) == ["TASK"]
+    assert broken(ANY | {"minimum_cohort": 9}) == []
+    assert broken(ANY | {"minimum_cohort": 10}) == ["COHORT_TOO_SMALL"]
+    assert broken(ANY | {"limits": {"rounds": 2}}) == []
+    assert broken(ANY | {"limits": {"rounds": 1}}) == ["TOO_MANY_ROUNDS"]
+
+
+def test_unsigned_altered_and_strangers_studies_have_reasons_of_their_own(
+    signed: StudySignature, tmp_path: Path
+) -> None:
+    rules = ANY | {"signers": listed(signed)}
+    assert broken(rules, signed=signed) == []
+    assert broken(rules) == ["UNSIGNED"]
+    assert broken(rules, small_study(purpose="Tests, "), signed) == ["ALTERED"]
+    write_key(tmp_path / "stranger")
+    theirs = sign_study(tmp_path / "study.yaml", STUDY.sha256, tmp_path / "stranger")
+    assert broken(rules, signed=theirs) == ["UNKNOWN_SIGNER"]
+    forged = theirs.model_copy(update={"key": signed.key})
+    assert broken(rules, signed=forged) == ["BAD_SIGNATURE"]
+    assert broken(ANY, signed=theirs) == [], "without a list anybody may sign"
+
+
+def test_a_signature_of_another_study_is_refused_whatever_the_rules(signed: StudySignature) -> None:
+    check_signature(STUDY, signed)
+    check_signature(STUDY, None)
+    with pytest.raises(RefusedByPolicy, match="ALTERED"):
+        check_signature(small_study(version=2), signed)
+    with pytest.raises(RefusedByPolicy, match="BAD_SIGNATURE"):
+        check_signature(STUDY, signed.model_copy(update={"signature": "0" * 128}))
+
+
+def test_a_refusal_names_every_broken_rule_and_has_the_first_ones_reason() -> None:
+    found = clauses(Policy(ethics_number=True, minimum_cohort=50), STUDY, None, 9, TODAY)
+    with pytest.raises(RefusedByPolicy) as told:
+        check_clauses(found, STUDY)
+    assert told.value.reason == "COMMERCIAL_INTEREST"
+    assert "ethics numbers that hold today: none" in told.value.message
+    assert "9 training patients; at least 50" in told.value.message
+    check_clauses([clause for clause in found if clause.holds], STUDY)
+
+
+def test_only_a_listed_key_may_approve_where_there_is_a_list(signed: StudySignature) -> None:
+    check_approver(None, "any")
+    check_approver(Policy(), "any")
+    policy = Policy.model_validate({"approvers": listed(signed)})
+    check_approver(policy, fingerprint(signed.key))
+    with pytest.raises(RefusedByPolicy, match="UNKNOWN_APPROVER"):
+        check_approver(policy, fingerprint("1" * 64))
 
 
 @pytest.mark.parametrize(
     "bundle", ["", "0" * 64, BUNDLE_SHA256.upper(), BUNDLE_SHA256 + " ", BUNDLE_SHA256[:-1]]
 )
 def test_any_bundle_but_this_releases_is_refused(bundle: str) -> None:
-    policy.check_bundle(BUNDLE_SHA256)
+    check_bundle(BUNDLE_SHA256)
     with pytest.raises(RefusedByPolicy, match="not this release's"):
-        policy.check_bundle(bundle)
+        check_bundle(bundle)
 
 
-def test_a_home_without_approvals_approves_nothing(tmp_path: Path) -> None:
-    assert policy.approvals(tmp_path / "none") == []
-    assert not policy.is_approved(tmp_path / "none", STUDY)
+def test_a_study_that_does_not_name_the_site_is_refused() -> None:
+    check_named(STUDY, "north")
+    with pytest.raises(RefusedByPolicy, match="doesn't name this site"):
+        check_named(STUDY, "west")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "problem"),
+    [
+        ({"statement": "x"}, "purpose.commercial_interest: is missing"),
+        (DECLARED | {"sponsor": []}, "purpose.sponsor: no such key (did you mean 'sponsors'?)"),
+        ({"ethics": [NUMBER | {"expires": "soon"}]}, "purpose.ethics[0].expires: write it as a quoted date"),
+        ({"ethics": [{"bord": "x"}]}, "purpose.ethics[0].bord: no such key (did you mean 'board'?)"),
+        ("", "purpose: string should have at least 1 character"),
+    ],
+)  # fmt: skip
+def test_a_wrong_purpose_is_told_with_its_place(purpose: Any, problem: str) -> None:
+    import json
+
+    from studies import SMALL
+
+    from fedai.yamlfile import parse
+
+    with pytest.raises(ConfigError) as told:
+        parse(json.dumps(SMALL | {"purpose": purpose}).encode(), Study, "study.yaml")
+    assert problem in str(told.value)
+
+
+def test_a_purpose_in_words_alone_keeps_its_hash_and_its_statement() -> None:
+    assert '"purpose":"Tests."' in STUDY.canonical()
+    assert STUDY.statement == declared().statement == "Tests."

@@ -11,6 +11,7 @@ from fedai_server.admission import key_fingerprint
 from fedai_site.agent import alone
 from fedai_site.home import SiteHome, open_home
 from fedai_site.ledger import Ledger
+from fedai_site.witness import ledger_of
 from homes import CERTIFICATE, make_home
 from studies import SMALL
 
@@ -204,10 +205,11 @@ def test_the_status_shows_a_studys_cohort(home: SiteHome, study: Path, capsys: C
 def test_the_ledger_is_shown_and_verified(home: SiteHome, capsys: Capture) -> None:
     assert run(["site", "ledger", "show", str(home.folder)]) == 0
     assert capsys.readouterr().out == "nothing has left\n"
-    ledger = Ledger(home.ledger)
+    ledger = ledger_of(home)
     for number in range(30):
         ledger.append(kind="update", run="small-1", task="train", round=number, bytes=99)
-    assert told(capsys, "ledger", "verify", home.folder) == (0, {"ok": True, "lines": 30, "intact": True})
+    whole = {"ok": True, "lines": 30, "heads": 30, "witnessed": 0, "intact": True}
+    assert told(capsys, "ledger", "verify", home.folder) == (0, whole)
     assert len(told(capsys, "ledger", "show", home.folder)[1]["lines"]) == 20
     assert len(told(capsys, "ledger", "show", home.folder, "--last", 0)[1]["lines"]) == 30
     assert run(["site", "ledger", "show", str(home.folder), "--last", "1"]) == 0

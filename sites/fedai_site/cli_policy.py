@@ -1,0 +1,136 @@
+"""`fedai site policy | review | approve | revoke`: what the hospital allows, and its yes to one study."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from fedai_site.home import SiteHome
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+Home = Annotated[Path, typer.Argument(help="The site's home folder.", metavar="HOME")]
+StudyFile = Annotated[
+    Path, typer.Argument(help="The study file; its signature lies beside it.", metavar="STUDY")
+]
+
+
+@app.command()
+def policy(
+    home: Home,
+    file: Annotated[Path | None, typer.Argument(help="A new policy for the home.", metavar="FILE")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the home's policy, or check FILE and put it in its place. Approvals under another policy end."""
+    import yaml
+
+    from fedai_site.home import open_home
+    from fedai_site.policy import read_policy
+
+    path = open_home(home).rules
+    if file is not None:
+        _install(file, path)
+    found = read_policy(path)
+    if found is None:
+        emit(
+            {"policy": None}, as_json=as_json, lines=["no policy.yaml: an approval is all that is asked for"]
+        )
+        return
+    rules = found.model_dump(mode="json")
+    lines = [f"# hash {found.sha256}", yaml.safe_dump(rules, sort_keys=False, allow_unicode=True).rstrip()]
+    emit({"policy_hash": found.sha256, "policy": rules}, as_json=as_json, lines=lines)
+
+
+def _install(file: Path, path: Path) -> None:
+    from fedai.yamlfile import load
+    from fedai_site.policy import Policy
+
+    load(file, Policy)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(file.read_bytes())
+    partial.replace(path)
+
+
+@app.command()
+def review(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
+    """The study in words, what changed since the last version approved here, its cohort, and each rule."""
+    from fedai.signatures import read_signature
+    from fedai.study import read_study
+    from fedai_site.home import open_home
+    from fedai_site.review import review as look
+    from fedai_site.review import review_lines
+
+    facts = look(open_home(home), read_study(study), read_signature(study))
+    emit(facts, as_json=as_json, lines=review_lines(facts))
+
+
+@app.command()
+def approve(home: Home, study: StudyFile,
+            by: Annotated[str | None, typer.Option(help="Who says yes; else this account's name.")] = None,
+            key: Annotated[Path | None, typer.Option(help="Your private key, from `fedai study key`; else "
+                           "keys/engineer.key of the home, made at first use.", metavar="KEY")] = None,
+            as_json: JsonOption = False) -> None:  # fmt: skip
+    """Sign a yes to exactly this study. Any change of it, of the policy or of the release needs a new one."""
+    from fedai.errors import ConfigError
+    from fedai.signatures import read_signature
+    from fedai.study import read_study
+    from fedai_site.home import open_home
+
+    if by is not None and not by.strip():
+        raise ConfigError("--by is empty", hint="give the name of who says yes")
+    who = getpass.getuser() if by is None else by.strip()
+    told = _approve(open_home(home), read_study(study), read_signature(study), who, key)
+    lines = [
+        f"approved {told['study_name']} version {told['version']} by {told['approved_by']}",
+        f"hash     {told['study_sha256']}",
+        f"key      {told['fingerprint']}",
+        f"until    {told['expires'] or 'it is revoked'}",
+    ]
+    if told["waits_for_second"]:
+        lines.append("next: a second person approves it likewise")
+    emit(told, as_json=as_json, lines=lines)
+
+
+def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | None) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    from fedai.signatures import fingerprint, public_key, read_key, write_key
+    from fedai_site import approvals
+    from fedai_site import policy as rules
+    from fedai_site.cohort import select
+
+    rules.check_named(study, site.settings.name)
+    rules.check_signature(study, signature)
+    found, now = rules.read_policy(site.rules), datetime.now(UTC)
+    cohort = select(site.folder, study)
+    if found is not None:
+        patients = approvals.training_patients(cohort)
+        rules.check_clauses(rules.clauses(found, study, signature, patients, now.date()), study)
+    if key is None and not site.engineer_key.exists():
+        write_key(site.engineer_key)
+    file = key or site.engineer_key
+    print_ = fingerprint(public_key(read_key(file)))
+    rules.check_approver(found, print_)
+    terms = approvals.terms_of(study, found, cohort, now)
+    approval = approvals.sign_approval(site.approvals, study, by, file, terms, cohort, signature)
+    waits = bool(found and found.two_persons and approval.signatures < 2)
+    return {**vars(approval), "fingerprint": print_, "waits_for_second": waits}
+
+
+@app.command()
+def revoke(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
+    """Take a yes back; a run in progress stops here before its next batch."""
+    from fedai.study import read_study
+    from fedai_site import approvals
+    from fedai_site.home import open_home
+
+    read = read_study(study)
+    found = approvals.revoke(open_home(home).approvals, read.sha256)
+    lines = [f"{read.name} {'is revoked' if found else 'was not approved'}"]
+    emit({"study_hash": read.sha256, "revoked": found}, as_json=as_json, lines=lines)

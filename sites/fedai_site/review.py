@@ -1,0 +1,140 @@
+"""A study as the site engineer should see it before saying yes: words, changes, counts, rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from fedai.cli.output import table
+from fedai.errors import RefusedByPolicy
+from fedai.signatures import StudySignature, fingerprint
+from fedai.study import Purpose, Study
+from fedai.wire import most_models
+from fedai_site import approvals
+from fedai_site.cohort import Cohort, select
+from fedai_site.home import SiteHome
+from fedai_site.permit import permit
+from fedai_site.policy import clauses, read_policy
+
+
+def review(home: SiteHome, study: Study, signature: StudySignature | None) -> dict[str, Any]:
+    """Facts for people and for `--json`; opens the catalogue, no image. Raises ConfigError for a wrong
+    policy.yaml.
+    """
+    policy, cohort = read_policy(home.rules), select(home.folder, study)
+    patients, today = approvals.training_patients(cohort), datetime.now(UTC).date()
+    found = clauses(policy, study, signature, patients, today) if policy else []
+    before = [old for _, old in approvals.approved_before(home.approvals, study.name)]
+    others = [old for old in before if old.sha256 != study.sha256]
+    return {
+        "study": study.name,
+        "version": study.version,
+        "study_hash": study.sha256,
+        "words": dict(_words(study)),
+        "signed_by": fingerprint(signature.key) if signature else "",
+        "changes": changes(others[-1], study) if others else [],
+        "compared_with": others[-1].version if others else None,
+        "cohort": _counts(cohort),
+        "policy_hash": policy.sha256 if policy else "",
+        "clauses": [vars(clause) for clause in found],
+        "accepted": all(clause.holds for clause in found),
+        "state": _state(home, study),
+    }
+
+
+def _state(home: SiteHome, study: Study) -> str:
+    """APPROVED, or the reason code with which the agent would refuse a run now."""
+    try:
+        permit(home, study)
+    except RefusedByPolicy as refusal:
+        return refusal.reason
+    return "APPROVED"
+
+
+def _words(study: Study) -> Iterator[tuple[str, str]]:
+    yield "is for", study.statement
+    if isinstance(study.purpose, Purpose):
+        yield from _declared(study.purpose)
+    else:
+        yield "declares", "nothing about commercial interest, sponsors or ethics numbers"
+    training = study.training
+    yield "sites", ", ".join(study.sites)
+    yield "learns", f"{study.task.kind}: {' / '.join(study.task.classes)}"
+    rows, columns = study.preprocessing.image_size
+    modality, least = " or ".join(study.cohort.modality) or "any modality", study.cohort.minimum_patients
+    yield "from", f"{modality}, {rows} x {columns} pixels, at least {least} training patients"
+    yield "network", study.network.name
+    yield (
+        "trains",
+        f"{training.rounds} rounds of {training.local_epochs} epochs, batches of {training.batch_size}",
+    )
+    alone = ", and a model on your data alone" if study.judgement.local_models else ""
+    yield (
+        "gets",
+        f"{training.rounds} updates of up to {study.rounds.max_update_mb:g} MB each{alone}; "
+        f"scores of up to {most_models(study)} models on your test cases, as histograms and counts",
+    )
+
+
+def _declared(purpose: Purpose) -> Iterator[tuple[str, str]]:
+    yield "kind", purpose.kind or "not declared"
+    yield "commercial interest", "yes" if purpose.commercial_interest else "no"
+    yield "sponsors", ", ".join(purpose.sponsors) or "none named"
+    yield "model users", ", ".join(purpose.model_users) or "not declared"
+    for one in purpose.ethics:
+        yield "ethics", f"{one.board} {one.number}, until {one.expires}"
+
+
+def changes(before: Study, now: Study) -> list[tuple[str, str, str]]:
+    """(place, value before, value now) of everything that differs, as JSON; empty where it wasn't there."""
+    old, new = dict(_flat(json.loads(before.canonical()))), dict(_flat(json.loads(now.canonical())))
+    places = [place for place in dict.fromkeys([*old, *new]) if old.get(place) != new.get(place)]
+    return [(place, old.get(place, ""), new.get(place, "")) for place in places]
+
+
+def _flat(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _flat(part, f"{place}.{key}" if place else key)
+    else:
+        yield place, json.dumps(value, ensure_ascii=False)
+
+
+def _counts(cohort: Cohort) -> dict[str, Any]:
+    splits = {
+        name: {"patients": len({case.patient for case in cases}), "cases": len(cases)}
+        for name, cases in cohort.splits.items()
+    }
+    return {"flow": cohort.flow, "excluded": cohort.excluded, "splits": splits}
+
+
+def review_lines(facts: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    lines = [f"{facts['study']} version {facts['version']}, hash {facts['study_hash']}", ""]
+    lines += table(("the study", ""), facts["words"].items())
+    lines += ["", f"signed with key {facts['signed_by']}" if facts["signed_by"] else "not signed"]
+    lines += ["", *_change_lines(facts), "", *_cohort_lines(facts["cohort"]), ""]
+    if facts["clauses"]:
+        rows = [("yes" if one["holds"] else "NO", one["reason"], one["said"]) for one in facts["clauses"]]
+        lines += table(("keeps", "this site's rule", ""), rows)
+    else:
+        lines += ["this home has no policy.yaml: an approval is all that is asked for"]
+    return [*lines, "", f"a run now: {facts['state']}"]
+
+
+def _change_lines(facts: dict[str, Any]) -> list[str]:
+    if facts["compared_with"] is None:
+        return ["no other version of it was approved here"]
+    return table((f"since version {facts['compared_with']}", "was", "is"), facts["changes"])
+
+
+def _cohort_lines(cohort: dict[str, Any]) -> list[str]:
+    rows = [("images", ", ".join(f"{count} {step}" for step, count in cohort["flow"].items()))]
+    rows += [("excluded", f"{count} {why}") for why, count in cohort["excluded"].items()]
+    rows += [
+        (name, f"{part['patients']} patients, {part['cases']} cases")
+        for name, part in cohort["splits"].items()
+    ]
+    return table(("your cohort", ""), rows)
