@@ -167,3 +167,10 @@ def test_repeated_signs_stay_and_anything_else_above_signed_words_is_quarantined
     signed[3] = 0x5A01
     with pytest.raises(Quarantine, match="OVERLAY_IN_PIXELS"):
         clean(radiograph(PixelRepresentation=1, PixelData=signed.tobytes()))
+
+
+def test_bits_are_taken_out_of_pixels_that_somebody_has_looked_at_before() -> None:
+    image = parse(encode(radiograph(PixelData=b"\xff\xff" * 192)))
+    assert image.PixelData[:2] == b"\xff\xff"
+    after = parse(write(Deidentifier(SECRET).clean(image)))
+    assert after.PixelData == b"\xff\x0f" * 192

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from dicom_files import SECRET, encode, parse, radiograph
 from fedai_site.deidentify import Deidentifier, describe, write
@@ -162,7 +163,10 @@ def test_the_file_header_is_written_anew() -> None:
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
 def test_pixels_pass_through_byte_for_byte_in_their_own_syntax(syntax: Any) -> None:
-    image = parse(encode(radiograph(), syntax))
+    image = radiograph()
+    if not syntax.is_little_endian:
+        image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+    image = parse(encode(image, syntax))
     original = bytes(image.PixelData)
     kept = clean(image)
     assert kept.PixelData == original

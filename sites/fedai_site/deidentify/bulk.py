@@ -72,7 +72,9 @@ def holds_words(raw: bytes) -> bool:
 
 def is_text(raw: bytes, vr: str, little: bool) -> bool:
     """Whether a binary number's bytes are a text: all of them, an impossible double, a long run."""
-    if len(raw) >= SHORTEST_TEXT and TEXT.fullmatch(raw) is not None and len(set(raw)) > FEW:
+    if len(raw) < SHORTEST_TEXT:
+        return False
+    if TEXT.fullmatch(raw) is not None and len(set(raw)) > FEW:
         return True
     if vr == "FD" and any(_is_spelt(raw[at : at + 8], little) for at in range(0, len(raw), 8)):
         return True

@@ -64,6 +64,7 @@ DEFINED: dict[int, frozenset[str]] = {
 }  # fmt: skip
 """Terms that the Standard defines for an attribute (PS3.3) and that are also names of people."""
 FLAGS = frozenset({"YES", "NO", "NONE", "ON", "OFF", "IN", "OUT", "UNKNOWN", "OTHER"})
+REMEMBERED, SMALL = 8192, 64
 MAXIMUM_COMPARED = 64  # values of a binary number that are compared one by one
 
 
@@ -87,12 +88,15 @@ class Value:
 
 def is_number(value: Value) -> bool:
     """IS and DS: numbers, as many as the attribute has, none like a date, a telephone or the patient's."""
-    raw = value.raw
-    if NUMBER_TEXT.fullmatch(raw) is None or not _fits(value.tag, raw.count(b"\\") + 1):
+    return _is_number(value.raw, value.tag, value.known)
+
+
+@lru_cache(maxsize=REMEMBERED)  # most numbers of a series are the same in each of its objects
+def _is_number(raw: bytes, tag: int, known: Known) -> bool:
+    if NUMBER_TEXT.fullmatch(raw) is None or not _fits(tag, raw.count(b"\\") + 1):
         return False
-    if any(_is_suspicious(match, value.tag) for match in WHOLE.findall(raw)):
+    if any(_is_suspicious(match, tag) for match in WHOLE.findall(raw)):
         return False
-    known = value.known
     if not known.numbers and not known.days:
         return True
     if any(known.is_number(digits.decode()) for digits in LONG_DIGITS.findall(raw)):
@@ -132,25 +136,26 @@ def _is_suspicious(digits: bytes, tag: int) -> bool:
 
 def is_term_code(value: Value) -> bool:
     """CS: words of the Standard's own vocabulary, and not a name or number of the patient."""
-    if PLAIN.fullmatch(value.raw) is None:
+    return _is_code(value.raw, value.tag, value.known, False)
+
+
+def is_term_only(value: Value) -> bool:
+    """CS whose values the Standard enumerates: its vocabulary stays even if the patient is called so."""
+    return _is_code(value.raw, value.tag, value.known, True)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _is_code(raw: bytes, tag: int, known: Known, is_enumerated: bool) -> bool:
+    if PLAIN.fullmatch(raw) is None:
         return False
-    text = value.raw.decode("ascii").rstrip(" \0")
-    others = _untold(text, value.tag)
-    return is_term(others) and not value.known.is_in(others)
+    others = _untold(raw.decode("ascii").rstrip(" \0"), tag)
+    return is_term(others) and not known.is_in(without_vocabulary(others) if is_enumerated else others)
 
 
 def _untold(text: str, tag: int) -> str:
     """The values but for terms defined for the attribute, which say nothing even of people called so."""
     terms = DEFINED.get(tag, frozenset()) | FLAGS
     return "\\".join(part for part in text.split("\\") if part.strip() not in terms)
-
-
-def is_term_only(value: Value) -> bool:
-    """CS whose values the Standard enumerates: its vocabulary stays even if the patient is called so."""
-    if PLAIN.fullmatch(value.raw) is None:
-        return False
-    text = value.raw.decode("ascii").rstrip(" \0")
-    return is_term(text) and not value.known.is_in(without_vocabulary(_untold(text, value.tag)))
 
 
 def is_group(value: Value) -> bool:
@@ -176,26 +181,32 @@ def _is_device_text(text: str) -> bool:
 
 def is_binary_number(value: Value) -> bool:
     """US, FL and the like: as many as the attribute has, no letters, no known name or number."""
-    raw, code = value.raw, PACKING[value.vr]
+    check = _is_binary if len(value.raw) <= SMALL else _is_binary.__wrapped__
+    return check(value.raw, value.vr, value.tag, value.little, value.known)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _is_binary(raw: bytes, vr: str, tag: int, little: bool, known: Known) -> bool:
+    code = PACKING[vr]
     size = struct.calcsize("<" + code)
-    if len(raw) % size or not _fits(value.tag, len(raw) // size) or bulk.is_text(raw, value.vr, value.little):
+    if len(raw) % size or not _fits(tag, len(raw) // size) or bulk.is_text(raw, vr, little):
         return False
     if len(raw) > MAXIMUM_COMPARED * size:
-        return not value.known.is_in_bytes(raw)
-    numbers = struct.unpack("<>"[not value.little] + code * (len(raw) // size), raw)
-    return not value.known.is_spelt(raw) and not any(_is_known_number(each, value) for each in numbers)
+        return not known.is_in_bytes(raw)
+    numbers = struct.unpack("<>"[not little] + code * (len(raw) // size), raw)
+    return not known.is_spelt(raw) and not any(_is_known_number(each, vr, known) for each in numbers)
 
 
-def _is_known_number(number: float, value: Value) -> bool:
+def _is_known_number(number: float, vr: str, known: Known) -> bool:
     """Whether a binary number is one of the patient's: itself, or its digits with a point among them."""
     if number in (0, 1) or abs(number) == float("inf") or number != number:
         return False
-    if value.vr == "FL" and abs(number) in value.known.singles:
+    if vr == "FL" and abs(number) in known.singles:
         return True
     if number == number // 1:
         digits = f"{abs(number):.0f}"
-        return len(digits) >= SHORTEST_NUMBER and value.known.is_whole(digits)
-    return _is_known(f"{abs(number):.{7 if value.vr == 'FL' else 15}g}", value.known)
+        return len(digits) >= SHORTEST_NUMBER and known.is_whole(digits)
+    return _is_known(f"{abs(number):.{7 if vr == 'FL' else 15}g}", known)
 
 
 def is_pointer(value: Value) -> bool:

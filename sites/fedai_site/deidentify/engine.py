@@ -227,7 +227,12 @@ def _clean_pixels(clean: Dataset, original: Dataset, syntax: UID) -> int:
     else:
         changed = pixeldata.clean_native(clean, original, encoding(original)[1])
     for tag, value in changed.items():
-        clean[tag] = clean.get_item(tag)._replace(value=value)
+        element = clean.get_item(tag)
+        if isinstance(element, RawDataElement):
+            clean[tag] = element._replace(value=value)
+        else:  # somebody has read it before
+            clean[tag] = DataElement(tag, element.VR, value)
+            clean[tag].is_undefined_length = syntax.is_encapsulated
     return count
 
 

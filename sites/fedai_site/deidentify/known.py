@@ -87,7 +87,7 @@ class Known:
             return True
         if len(bare) < TELLING:
             return False
-        return bare[-TELLING:] in self.tails or any(number in bare or bare in number for number in self.long)
+        return bare[-TELLING:] in self.tails or (bool(self.long) and _is_part(bare, self.long))
 
     def is_whole(self, digits: str) -> bool:
         """Whether a whole number is one of the patient's or a day of the object."""
@@ -107,6 +107,8 @@ class Known:
 
     def is_spelt(self, value: bytes) -> bool:
         """Whether a name or number of three signs and more stands in few bytes that aren't text."""
+        if len(value) < SHORTEST or not value.strip(b"\0"):
+            return False
         plain = value.upper()
         both = (plain, plain.replace(b"\0", b""))
         return any(word in form for form in both for word in self._spelt)
@@ -121,6 +123,10 @@ class Known:
         """The numbers of the patient as they are stored in four bytes (FL)."""
         exact = (float(digits) for digits in self.numbers | self.days if len(digits) <= LONGEST_SINGLE)
         return frozenset(struct.unpack("<f", struct.pack("<f", number))[0] for number in exact)
+
+
+def _is_part(digits: str, long: tuple[str, ...]) -> bool:
+    return any(number in digits or digits in number for number in long)
 
 
 @lru_cache(maxsize=8192)

@@ -109,7 +109,7 @@ def _without_unused_bits(value: bytes, original: Dataset, little: bool) -> bytes
         return value
     kind: Any = np.dtype(f"{'<>'[not little]}u{allocated // 8}")
     words = np.frombuffer(value, kind, count=len(value) // kind.itemsize)
-    if not int(np.bitwise_or.reduce(words, initial=0)) & ~mask & ((1 << allocated) - 1):
+    if high == stored - 1 and (not len(words) or int(words.max()) >> stored == 0):
         return value
     is_signed = number(original, REPRESENTATION, little) == 1 and high == stored - 1
     if is_signed and not overlays_in_pixels(original):
