@@ -61,7 +61,7 @@ class Bins:
     @property
     def widths(self) -> Keys:
         """Number of keys in each bin, uint64 [B]."""
-        return np.diff(np.append(self.starts, np.uint64(0)))
+        return cast(Keys, np.append(self.starts[1:], np.uint64(0)) - self.starts)
 
     @property
     def single(self) -> NDArray[np.bool_]:

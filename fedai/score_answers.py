@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedai.agreed_bins import Bins, order_keys
-from fedai.metrics import ClusteredMean, Floats, Integers, ScoreHistogram, ThresholdCounts
+from fedai.metrics import ClusteredMean, Floats, Integers, ScoreHistogram, ThresholdCounts, sum_by_patient
 from fedai.placements import PlacementSums
 from fedai.precision_recall import influences
 from fedai.score_files import SiteScores
@@ -79,17 +79,24 @@ class SiteRows:
         )
 
     def second(self, bins: Sequence[Bins], histograms: Sequence[ScoreHistogram]) -> SecondAnswer:
+        """Placed in the pooled histograms."""
+        added = self._look_up(bins, [influences(h.counts[0]) for h in histograms])
+        by_patient = sum_by_patient(added, *self._patients)
+        return SecondAnswer(self.placements(bins, histograms), (by_patient**2).sum(axis=0))
+
+    def placements(self, bins: Sequence[Bins], histograms: Sequence[ScoreHistogram]) -> PlacementSums:
         """Placed in these histograms: the pooled ones, or the site's own."""
-        positive = self._rows.positive
-        side = positive.astype(np.int64)
-        found = [b.find(self._keys[:, i]) for i, b in enumerate(bins)]
-        tables = [np.nan_to_num(h.placements()[0]) for h in histograms]
-        placed = np.stack([table[side, at] for table, at in zip(tables, found, strict=True)], axis=1)
+        placed = self._look_up(bins, [np.nan_to_num(h.placements()[0]) for h in histograms])
         aurocs = np.stack([h.auroc() for h in histograms])
-        sums = PlacementSums.of_placed(placed[:, :, None], aurocs, positive[:, None], *self._patients)
-        added = [influences(h.counts[0])[side, at] for h, at in zip(histograms, found, strict=True)]
-        by_patient = [np.bincount(self._patients[0], a, self._patients[1]) for a in added]
-        return SecondAnswer(sums, np.array([d @ d for d in by_patient]))
+        return PlacementSums.of_placed(
+            placed[:, :, None], aurocs, self._rows.positive[:, None], *self._patients
+        )
+
+    def _look_up(self, bins: Sequence[Bins], tables: Sequence[Floats]) -> Floats:
+        """Each case's entry [N, models] in each model's table [2, B]."""
+        side = self._rows.positive.astype(np.int64)
+        pairs = enumerate(zip(bins, tables, strict=True))
+        return np.stack([table[side, b.find(self._keys[:, i])] for i, (b, table) in pairs], axis=1)
 
     def _calls(self, model: int, threshold: float | None) -> ThresholdCounts | None:
         if threshold is None:

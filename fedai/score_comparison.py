@@ -20,6 +20,7 @@ from fedai.compare import Measure
 from fedai.errors import ConfigError, DataError
 from fedai.meta_analysis import RandomEffects, random_effects
 from fedai.metrics import Floats, Integers
+from fedai.placements import PlacementSums
 from fedai.precision_recall import average_precision, average_precision_bound
 from fedai.score_answers import FirstAnswer, SecondAnswer, SiteRows
 from fedai.score_files import SiteScores
@@ -152,22 +153,22 @@ def compare_scores(
     bins = [_agreed(rows, i) for i in range(len(models))]
     firsts = [r.first(bins, asked) for r in rows]
     merged = functools.reduce(operator.add, firsts)
-    pooled_answers = (r.second(bins, merged.histograms) for r in rows)
-    pooled = _Population(merged, functools.reduce(operator.add, pooled_answers), bins)
+    second = functools.reduce(operator.add, (r.second(bins, merged.histograms) for r in rows))
+    pooled = _Population(merged, second.placements, bins)
     if not pooled.counts.enough:
         raise DataError(
             f"too few patients in all files together: {pooled.counts.lack}",
             hint="an interval from fewer would be too narrow: add cases or sites",
         )
     own = {
-        r.site: _Population(first, r.second(bins, first.histograms), bins)
+        r.site: _Population(first, r.placements(bins, first.histograms), bins)
         for r, first in zip(rows, firsts, strict=True)
     }
     pairs = _pairs(models, against)
     return ScoreComparison(
         pooled.counts,
         {site: population.counts for site, population in own.items()},
-        tuple(_model(name, i, pooled, own, asked.get(name)) for i, name in enumerate(models)),
+        tuple(_model(name, i, pooled, second, own, asked) for i, name in enumerate(models)),
         _compared(models, pairs, pooled, own, margin),
         margin,
         tuple(_notes(own, models, pooled)),
@@ -193,9 +194,8 @@ def _agreed(rows: Sequence[SiteRows], model: int) -> Bins:
 class _Population:
     """The cases of one site, or of all: their sums, and what follows for each model."""
 
-    def __init__(self, first: FirstAnswer, second: SecondAnswer, bins: Sequence[Bins]) -> None:
-        self.first, self.second, self.bins = first, second, bins
-        sums = second.placements
+    def __init__(self, first: FirstAnswer, sums: PlacementSums, bins: Sequence[Bins]) -> None:
+        self.first, self.sums, self.bins = first, sums, bins
         self.counts = Counts(_two(sums.cases[:, 0]), _two(sums.members[:, 0]), sums.patients)
         self.aurocs = np.array([h.auroc()[0] for h in first.histograms])
         self.parts = covariance_parts(sums)
@@ -208,7 +208,7 @@ class _Population:
         return made
 
     def degrees(self, weights: Floats) -> float:
-        return degrees_of_freedom(weights, self.parts, self.second.placements.members)
+        return degrees_of_freedom(weights, self.parts, self.sums.members)
 
     def auroc(self, i: int) -> Measure:
         value = float(self.aurocs[i])
@@ -232,10 +232,10 @@ class _Population:
         found = contrast(weights, self.aurocs, self.covariance, self.degrees(weights))
         return found if found is None or self.counts.enough else Contrast(found.difference)
 
-    def precision(self, i: int) -> Measure:
+    def precision(self, i: int, second: SecondAnswer) -> Measure:
         value = average_precision(self.first.counts[i])
         patients = self.counts.patients
-        variance = float(self.second.precisions[i]) * patients / (patients - 1)
+        variance = float(second.precisions[i]) * patients / (patients - 1)
         return Measure(value, wald_interval(value, variance, min(self.counts.members) - 1))
 
     def brier(self, i: int) -> Measure:
@@ -258,7 +258,12 @@ def _two(numbers: Integers) -> tuple[int, int]:
 
 
 def _model(
-    name: str, i: int, pooled: _Population, own: Mapping[str, _Population], threshold: float | None
+    name: str,
+    i: int,
+    pooled: _Population,
+    second: SecondAnswer,
+    own: Mapping[str, _Population],
+    thresholds: Mapping[str, float],
 ) -> ModelScores:
     auroc = pooled.auroc(i)
     logits = {site: found for site, p in own.items() if (found := p.logit(i))}
@@ -268,10 +273,10 @@ def _model(
         auroc,
         math.sqrt(pooled.covariance[i, i]) if auroc.ci95 and pooled.covariance[i, i] > 0 else None,
         auroc_bound(counts, pooled.bins[i]),
-        pooled.precision(i),
+        pooled.precision(i, second),
         average_precision_bound(counts, pooled.bins[i].single),
         pooled.brier(i),
-        threshold,
+        thresholds.get(name),
         pooled.call(i, 1),
         pooled.call(i, 0),
         {site: p.auroc(i) for site, p in own.items()},
