@@ -20,21 +20,24 @@ from fedai.score_files import SiteScores
 
 @dataclass(frozen=True, eq=False)
 class FirstAnswer:
-    """Per model: `histograms`; `calls` where a threshold is given, else None; `briers`, None where a score is
-    no probability."""
+    """Per model: `histograms`; `calls` where a threshold is given, else None; `briers` and, with a threshold,
+    net `benefits`, None where a score is no probability."""
 
     histograms: tuple[ScoreHistogram, ...]
     calls: tuple[ThresholdCounts | None, ...]
     briers: tuple[ClusteredMean | None, ...]
+    benefits: tuple[ClusteredMean | None, ...]
 
     def __add__(self, other: FirstAnswer) -> FirstAnswer:
         pairs = zip(self.histograms, other.histograms, strict=True)
         calls = zip(self.calls, other.calls, strict=True)
         briers = zip(self.briers, other.briers, strict=True)
+        benefits = zip(self.benefits, other.benefits, strict=True)
         return FirstAnswer(
             tuple(a + b for a, b in pairs),
             tuple(a + b if a and b else None for a, b in calls),
             tuple(a + b if a and b else None for a, b in briers),
+            tuple(a + b if a and b else None for a, b in benefits),
         )
 
     @property
@@ -76,6 +79,7 @@ class SiteRows:
             histograms,
             tuple(self._calls(i, thresholds.get(self._rows.models[i])) for i in models),
             tuple(self._brier(i) for i in models),
+            tuple(self._benefit(i, thresholds.get(self._rows.models[i])) for i in models),
         )
 
     def second(self, bins: Sequence[Bins], histograms: Sequence[ScoreHistogram]) -> SecondAnswer:
@@ -106,6 +110,17 @@ class SiteRows:
 
     def _brier(self, model: int) -> ClusteredMean | None:
         p = self._rows.scores[:, model]
-        if ((p < 0) | (p > 1)).any():
+        if not self._are_probabilities(model):
             return None
         return ClusteredMean.of((p - self._rows.positive) ** 2, *self._patients)
+
+    def _benefit(self, model: int, threshold: float | None) -> ClusteredMean | None:
+        if threshold is None or not 0 < threshold < 1 or not self._are_probabilities(model):
+            return None
+        harm = threshold / (1 - threshold)
+        gain = np.where(self._rows.positive, 1.0, -harm)
+        return ClusteredMean.of(gain * (self._rows.scores[:, model] >= threshold), *self._patients)
+
+    def _are_probabilities(self, model: int) -> bool:
+        p = self._rows.scores[:, model]
+        return bool(((p >= 0) & (p <= 1)).all())

@@ -19,7 +19,7 @@ from fedai.agreed_bins import Bins, agree, auroc_bound
 from fedai.compare import Measure
 from fedai.errors import ConfigError, DataError
 from fedai.meta_analysis import RandomEffects, random_effects
-from fedai.metrics import Floats, Integers
+from fedai.metrics import ClusteredMean, Floats, Integers
 from fedai.placements import PlacementSums
 from fedai.precision_recall import average_precision, average_precision_bound
 from fedai.score_answers import FirstAnswer, SecondAnswer, SiteRows
@@ -83,6 +83,7 @@ class ModelScores:
     threshold: float | None
     sensitivity: Measure
     specificity: Measure
+    net_benefit: Measure
     sites: Mapping[str, Measure]
     across: RandomEffects | None
     left_out: tuple[str, ...]
@@ -239,11 +240,10 @@ class _Population:
         return Measure(value, wald_interval(value, variance, min(self.counts.members) - 1))
 
     def brier(self, i: int) -> Measure:
-        found = self.first.briers[i]
-        if found is None:
-            return UNKNOWN
-        ci95 = mean_interval(found.value, found.squares, found.patients, found.cases)
-        return Measure(found.value, (max(0.0, ci95[0]), min(1.0, ci95[1])) if ci95 else None)
+        found = _mean(self.first.briers[i])
+        return Measure(
+            found.value, (max(0.0, found.ci95[0]), min(1.0, found.ci95[1])) if found.ci95 else None
+        )
 
     def call(self, i: int, side: int) -> Measure:
         found = self.first.calls[i]
@@ -251,6 +251,12 @@ class _Population:
             return UNKNOWN
         value = float((found.sensitivity() if side else found.specificity())[0])
         return Measure(value, call_interval(found, 0, side))
+
+
+def _mean(found: ClusteredMean | None) -> Measure:
+    if found is None:
+        return UNKNOWN
+    return Measure(found.value, mean_interval(found.value, found.squares, found.patients, found.cases))
 
 
 def _two(numbers: Integers) -> tuple[int, int]:
@@ -279,6 +285,7 @@ def _model(
         thresholds.get(name),
         pooled.call(i, 1),
         pooled.call(i, 0),
+        _mean(pooled.first.benefits[i]),
         {site: p.auroc(i) for site, p in own.items()},
         _across([*logits.values()]),
         tuple(site for site in own if site not in logits),

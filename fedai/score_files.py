@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class _File:
 
 def _rows(content: bytes) -> Iterator[tuple[int, list[str]]]:
     """Rows that aren't blank, with the line that each begins on."""
-    reader = csv.reader(content.decode("utf-8-sig").splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
     line = 1
     for cells in reader:
         if any(cell.strip() for cell in cells):

@@ -64,6 +64,8 @@ def _model(model: ModelScores) -> Json:
         "sensitivity_ci95": _listed(model.sensitivity.ci95),
         "specificity": model.specificity.value,
         "specificity_ci95": _listed(model.specificity.ci95),
+        "net_benefit": model.net_benefit.value,
+        "net_benefit_ci95": _listed(model.net_benefit.ci95),
         "sites": {site: _measure("auroc", m) for site, m in model.sites.items()},
         "worst_site": {"site": found[0], **_measure("auroc", found[1])} if found else None,
         "across_sites": _aurocs(model.across, model.left_out),
@@ -146,10 +148,18 @@ def _table_of_models(comparison: ScoreComparison) -> Table:
     called = any(model.threshold is not None for model in comparison.models)
     rows = []
     for m in comparison.models:
-        calls = [_at(m.threshold), spell(m.sensitivity), spell(m.specificity)] if called else []
+        calls = (
+            [_at(m.threshold), spell(m.sensitivity), spell(m.specificity), spell(m.net_benefit)]
+            if called
+            else []
+        )
         bound = number(max(m.bound, m.auprc_bound), 4)
         rows.append((m.name, spell(m.auroc), spell(m.auprc), spell(m.brier), *calls, bound))
-    calls_header = ("Threshold", "Sensitivity (95% CI)", "Specificity (95% CI)") if called else ()
+    calls_header = (
+        ("Threshold", "Sensitivity (95% CI)", "Specificity (95% CI)", "Net benefit (95% CI)")
+        if called
+        else ()
+    )
     header = ("Model", "AUROC (95% CI)", "AUPRC (95% CI)", "Brier (95% CI)", *calls_header)
     c = comparison.counts
     title = (

@@ -26,7 +26,7 @@ class Federation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Population:
+class Population:
     """Per site [S]: patients, share of ill ones, shift of scores. `mean`, `sd` of positives' scores against
     0 and 1 of negatives; `likeness`: correlation of a patient's images; `images`: the most a patient has."""
 
@@ -55,7 +55,7 @@ def draw(rng: np.random.Generator, prevalence: float, models: int) -> Federation
     sites = int(rng.integers(3, 7))
     uneven = rng.uniform(0.6, 1.4, sites)
     sd = float(rng.choice([1.0, 1.5]))
-    population = _Population(
+    population = Population(
         rng.integers(40, 201, sites),
         np.minimum(0.95, prevalence * uneven / uneven.mean()),
         rng.normal(0, 0.2, sites),
@@ -65,11 +65,11 @@ def draw(rng: np.random.Generator, prevalence: float, models: int) -> Federation
         int(rng.integers(2, 5)),
     )
     names = tuple(f"m{i}" for i in range(models))
-    drawn = [_site(rng, population, s, names) for s in range(sites)]
+    drawn = [rows_of_site(rng, population, s, names) for s in range(sites)]
     return Federation(drawn, population.auroc)
 
 
-def _site(rng: np.random.Generator, of: _Population, s: int, names: tuple[str, ...]) -> SiteScores:
+def rows_of_site(rng: np.random.Generator, of: Population, s: int, names: tuple[str, ...]) -> SiteScores:
     patients = int(of.patients[s])
     numbers = np.repeat(np.arange(patients), rng.integers(1, of.images + 1, patients))
     ill = rng.random(patients) < of.ill[s]

@@ -87,8 +87,12 @@ def test_calls_and_brier_are_those_of_scikit_learn() -> None:
     assert first.sensitivity.value == pytest.approx(recall_score(rows.positive, called))
     assert first.specificity.value == pytest.approx(recall_score(~rows.positive, ~called))
     assert first.brier.value == pytest.approx(brier_score_loss(rows.positive, rows.scores[:, 0]), abs=1e-12)
+    right, wrong = (called & rows.positive).sum(), (called & ~rows.positive).sum()
+    benefit = (right - wrong * 0.7 / 0.3) / len(called)
+    assert first.net_benefit.value == pytest.approx(benefit, abs=1e-12)
     assert second.sensitivity.value is None
-    for measure in (first.sensitivity, first.specificity, first.brier, first.auprc):
+    assert second.net_benefit.value is None
+    for measure in (first.sensitivity, first.specificity, first.net_benefit, first.brier, first.auprc):
         assert measure.ci95 is not None
         assert measure.ci95[0] < (measure.value or 0) < measure.ci95[1]
 

@@ -102,6 +102,13 @@ def test_files_that_are_no_tables_are_refused_together(tmp_path: Path) -> None:
         assert told in text
 
 
+def test_line_ends_of_any_system_and_odd_characters_in_names_are_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_bytes("patient,label,a\r\np\u2028q,1,0.5\rp\x0bq,0,1\n".encode())
+    (site,) = read_score_files([path])
+    assert (site.patients, site.scores.tolist()) == (2, [[0.5], [1.0]])
+
+
 def test_a_file_given_twice_or_copied_is_refused(tmp_path: Path) -> None:
     one = written(tmp_path, "one.csv", "patient,label,a\np,1,0.5\n")
     copy = written(tmp_path, "copy.csv", one.read_text(encoding="utf-8"))
