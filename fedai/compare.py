@@ -1,14 +1,14 @@
 """From a judgement to the numbers of a paper's table: every model, pooled and per site, and how they differ.
 
 Intervals are 95% and treat patients, not images, as the unit. Differences are paired: all models judge the
-same cases. Nothing is adjusted for multiple comparisons here.
+same cases. `p_adjusted` is Holm's over the models compared on the same cases for the same class.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,15 @@ from fedai.metrics import Floats, Score
 from fedai.placements import PlacementSums
 from fedai.statistics import (
     Interval,
-    auroc_covariance,
     auroc_interval,
     call_interval,
     combined_variance,
     contrast,
+    covariance_parts,
+    degrees_of_freedom,
     disjoint_pairs,
+    holm,
+    score_interval,
 )
 
 FEDERATED = "federated"
@@ -120,6 +123,7 @@ class Difference:
     se: float | None
     ci95: Interval | None
     p: float | None
+    p_adjusted: float | None = None
 
     def to_json(self) -> Json:
         return {
@@ -131,6 +135,7 @@ class Difference:
             "se": self.se,
             "ci95": _listed(self.ci95),
             "p": self.p,
+            "p_adjusted": self.p_adjusted,
         }
 
 
@@ -203,7 +208,8 @@ class _Population:
         self.shape = (len(judgement.models), len(judgement.tasks))
         self.scores = [score_of(m) for m in judgement.models]
         self.aurocs = np.stack([score.histogram.auroc() for score in self.scores])
-        self.covariance = auroc_covariance(sums)
+        self.parts = covariance_parts(sums)
+        self.covariance = self.parts.sum(axis=(0, 1))
 
     def result(self, row: int) -> Result:
         score = self.scores[row]
@@ -241,10 +247,17 @@ class _Population:
         """The mean AUROC over some classes."""
         value = float(self.aurocs[row, columns].mean())
         weights = self._weights({row: 1.0}, columns)
-        pairs = disjoint_pairs(self.sums.members[:, columns], self.sums.patients)
         variance = combined_variance(weights, self.covariance)
-        ci95 = auroc_interval(value, variance, pairs)
-        return Measure(_known(value), ci95)
+        return Measure(_known(value), self._interval(value, variance, self._degrees(weights), columns))
+
+    def _interval(self, value: float, variance: float, df: float, columns: Sequence[int]) -> Interval | None:
+        cases, members = self.sums.cases[:, columns], self.sums.members[:, columns]
+        if len(columns) == 1 and value not in (0.0, 1.0):
+            return score_interval(value, variance, df, cases[:, 0].tolist(), members[:, 0].tolist())
+        return auroc_interval(value, variance, disjoint_pairs(members, self.sums.patients), df)
+
+    def _degrees(self, weights: Floats) -> float:
+        return degrees_of_freedom(weights, self.parts, self.sums.members)
 
     def _weights(self, rows: dict[int, float], columns: Sequence[int]) -> Floats:
         weights = np.zeros(self.shape)
@@ -259,11 +272,10 @@ class _Population:
             return
         first = models.index(FEDERATED)
         local = [i for i, name in enumerate(models) if name.startswith(LOCAL)]
+        asked = {name: {first: 1.0, i: -1.0} for i, name in enumerate(models) if i != first}
         if len(local) > 1:
-            yield from self._against(MEAN_OF_LOCAL, {first: 1.0, **{i: -1.0 / len(local) for i in local}})
-        for i, name in enumerate(models):
-            if i != first:
-                yield from self._against(name, {first: 1.0, i: -1.0})
+            asked = {MEAN_OF_LOCAL: {first: 1.0, **{i: -1.0 / len(local) for i in local}}, **asked}
+        yield from _adjusted([d for name, rows in asked.items() for d in self._against(name, rows)])
 
     def _against(self, other: str, rows: dict[int, float]) -> Iterable[Difference]:
         tasks = self.judgement.tasks
@@ -272,10 +284,18 @@ class _Population:
         if len(tasks) > 1 and known:
             questions.insert(0, (MACRO, known))
         for of, columns in questions:
-            found = contrast(self._weights(rows, columns), self.aurocs.ravel(), self.covariance)
+            weights = self._weights(rows, columns)
+            found = contrast(weights, self.aurocs.ravel(), self.covariance, self._degrees(weights))
             if found:
                 numbers = (found.difference, found.se, found.ci95, found.p)
                 yield Difference(FEDERATED, other, self.name, of, *numbers)
+
+
+def _adjusted(differences: Sequence[Difference]) -> Iterable[Difference]:
+    """With p adjusted over the differences for the same class."""
+    families = {of: [d.p for d in differences if d.of == of] for of in {d.of for d in differences}}
+    adjusted = {of: iter(holm(ps)) for of, ps in families.items()}
+    return [replace(d, p_adjusted=next(adjusted[d.of])) for d in differences]
 
 
 def _known(value: float) -> float | None:

@@ -195,10 +195,20 @@ class ThresholdCounts:
     ) -> ThresholdCounts:
         """From softmax scores float [N, C], labels int [N] and one patient name per case."""
         p, positive = one_against_rest(scores, labels)
-        called = p >= threshold
-        numbers = patient_numbers(patients, len(p))
-        n = sum_by_patient(sides(np.ones(p.shape, np.int64), positive), *numbers)
-        h = sum_by_patient(sides((called == positive).astype(np.int64), positive), *numbers)
+        return cls.of_calls(p >= threshold, positive, *patient_numbers(patients, len(p)), threshold)
+
+    @classmethod
+    def of_calls(
+        cls,
+        called: NDArray[np.bool_],
+        positive: NDArray[np.bool_],
+        numbers: Integers,
+        patients: int,
+        threshold: float,
+    ) -> ThresholdCounts:
+        """From calls and memberships [N, K] and each case's patient, numbered from 0, [N]."""
+        n = sum_by_patient(sides(np.ones(called.shape, np.int64), positive), numbers, patients)
+        h = sum_by_patient(sides((called == positive).astype(np.int64), positive), numbers, patients)
         cells = [called & positive, called & ~positive, ~called & ~positive, ~called & positive]
         counts = np.stack([cell.sum(axis=0) for cell in cells], axis=1).astype(np.int64)
         squares = np.stack([(h * h).sum(axis=0), (h * n).sum(axis=0), (n * n).sum(axis=0)], axis=2)
@@ -257,6 +267,38 @@ class Mean:
     def value(self) -> float:
         """NaN for no cases."""
         return self.total / self.weight if self.weight else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class ClusteredMean:
+    """A mean over cases with what its variance needs. `squares`: float64 [3], sums over patients of x*x, x*n,
+    n*n, where a patient has n cases whose values add up to x."""
+
+    total: float
+    cases: int
+    squares: Floats
+    patients: int
+
+    @classmethod
+    def of(cls, values: ArrayLike, numbers: Integers, patients: int) -> ClusteredMean:
+        """From one value per case, float [N], and each case's patient, numbered from 0, [N]."""
+        per_case = np.asarray(values, dtype=np.float64)
+        x = np.bincount(numbers, per_case, patients)
+        n = np.bincount(numbers, minlength=patients).astype(np.float64)
+        return cls(float(per_case.sum()), len(per_case), np.array([x @ x, x @ n, n @ n]), patients)
+
+    def __add__(self, other: ClusteredMean) -> ClusteredMean:
+        return ClusteredMean(
+            self.total + other.total,
+            self.cases + other.cases,
+            self.squares + other.squares,
+            self.patients + other.patients,
+        )
+
+    @property
+    def value(self) -> float:
+        """NaN for no cases."""
+        return self.total / self.cases if self.cases else float("nan")
 
 
 def brier(scores: ArrayLike, labels: ArrayLike) -> Mean:

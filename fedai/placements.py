@@ -71,16 +71,24 @@ class PlacementSums:
         numbers = patient_numbers(patients, len(positive))
         pairs = zip(scores, histograms, strict=True)
         placed = np.stack([_place(s, h, positive) for s, h in pairs], axis=1)
-        centre = np.nan_to_num(np.stack([h.auroc() for h in histograms]))
-        deviations = sum_by_patient(sides(placed - centre, positive), *numbers)
-        deviations = deviations.reshape(numbers[1], 2 * centre.size)
-        members = sum_by_patient(sides(np.ones(positive.shape, np.int64), positive), *numbers)
+        return cls.of_placed(placed, np.stack([h.auroc() for h in histograms]), positive, *numbers)
+
+    @classmethod
+    def of_placed(
+        cls, placed: Floats, aurocs: Floats, positive: NDArray[np.bool_], numbers: Integers, patients: int
+    ) -> PlacementSums:
+        """From placement values [N, models, K], the AUROCs [models, K] of where they were placed, membership
+        [N, K], and each case's patient, numbered from 0, [N]."""
+        centre = np.nan_to_num(aurocs)
+        deviations = sum_by_patient(sides(placed - centre, positive), numbers, patients)
+        deviations = deviations.reshape(patients, 2 * centre.size)
+        members = sum_by_patient(sides(np.ones(positive.shape, np.int64), positive), numbers, patients)
         return cls(
             deviations.T @ deviations,
             sides(placed, positive).sum(axis=0).reshape(2, -1),
             members.sum(axis=0).astype(np.int64),
             (members > 0).sum(axis=0).astype(np.int64),
-            numbers[1],
+            patients,
         )
 
     def __add__(self, other: PlacementSums) -> PlacementSums:

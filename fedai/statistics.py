@@ -6,12 +6,14 @@ Where nothing can be estimated the answer is None, never NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri, owens_t, stdtr, stdtrit
 
 from fedai.metrics import Floats, Integers, ThresholdCounts
 from fedai.placements import PlacementSums
@@ -24,12 +26,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of AUROCs; `se`, `ci95` and `p` are None where the data can't tell."""
+    """A difference of AUROCs; all but it are None where the data can't tell. `df`: degrees of freedom."""
 
     difference: float
-    se: float | None
-    ci95: Interval | None
-    p: float | None
+    se: float | None = None
+    ci95: Interval | None = None
+    p: float | None = None
+    df: float | None = None
 
 
 def auroc_covariance(sums: PlacementSums) -> Floats:
@@ -39,14 +42,34 @@ def auroc_covariance(sums: PlacementSums) -> Floats:
     patient has one case. Between two comparisons of a multi-class task, where the paper is silent, the
     factor is patients / (patients - 1). NaN for a comparison with fewer than two patients on a side.
     """
+    return cast(Floats, covariance_parts(sums).sum(axis=(0, 1)))
+
+
+def covariance_parts(sums: PlacementSums) -> Floats:
+    """What each pair of sides adds to `auroc_covariance`: [side, side, q, q]."""
     sides, k = sums.cases.shape
     shape = (sides, sums.models, k)
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = _small_sample_factors(sums.members, sums.patients)
         scale = np.where(sums.members > 1, 1 / sums.cases, np.nan)
         products = sums.products.reshape(*shape, *shape)
-        blocks = np.einsum("smktnl,sktl,sk,tl->mknl", products, factors, scale, scale)
-    return cast(Floats, blocks.reshape(sums.models * k, sums.models * k))
+        blocks = np.einsum("smktnl,sktl,sk,tl->stmknl", products, factors, scale, scale)
+    return cast(Floats, blocks.reshape(sides, sides, sums.models * k, sums.models * k))
+
+
+def degrees_of_freedom(weights: ArrayLike, parts: Floats, members: Integers) -> float:
+    """Of the variance of sum(weights * aurocs): Welch and Satterthwaite's, from its two sides' patients.
+
+    Satterthwaite FE, Biometrics Bulletin 1946;2:110. weights [q], `parts` as of `covariance_parts`, members
+    [side, K]. 1 where a side has fewer than two patients.
+    """
+    c = np.asarray(weights, dtype=np.float64)
+    used = np.flatnonzero(c)
+    own = np.array([c[used] @ parts[side, side][np.ix_(used, used)] @ c[used] for side in (0, 1)])
+    fewest = members[:, np.unique(used % members.shape[1])].min(axis=1) - 1
+    if not np.isfinite(own).all() or (fewest < 1).any() or not own.sum() > NO_VARIANCE:
+        return 1.0
+    return float(own.sum() ** 2 / (own**2 / fewest).sum())
 
 
 def _small_sample_factors(members: Integers, patients: int) -> Floats:
@@ -66,7 +89,7 @@ def disjoint_pairs(members: Integers, patients: int) -> int:
     return max(1, min(int(members.shape[1] * members.min()), patients // 2))
 
 
-def auroc_interval(auroc: float, variance: float, pairs: int) -> Interval | None:
+def auroc_interval(auroc: float, variance: float, pairs: int, df: float = math.inf) -> Interval | None:
     """95% interval of an AUROC, or of a mean of AUROCs: Wald's on the logit scale, so within [0, 1].
 
     At exactly 1 (or 0), where that has no width, an exact conservative bound: `pairs` independent pairs were
@@ -76,19 +99,71 @@ def auroc_interval(auroc: float, variance: float, pairs: int) -> Interval | None
     if auroc in (0.0, 1.0):
         edge = 0.025 ** (1 / pairs)
         return (edge, 1.0) if auroc == 1.0 else (0.0, 1.0 - edge)
+    return wald_interval(auroc, variance, df)
+
+
+def wald_interval(value: float, variance: float, df: float = math.inf) -> Interval | None:
+    """95% interval of a share, on the logit scale and t; None at 0 and 1 and without a variance."""
+    if not (0 < value < 1) or not variance > NO_VARIANCE:
+        return None
+    centre = math.log(value / (1 - value))
+    reach = float(stdtrit(df, 0.975)) * math.sqrt(variance) / (value * (1 - value))
+    return _expit(centre - reach), _expit(centre + reach)
+
+
+def score_interval(
+    auroc: float, variance: float, df: float, cases: Sequence[int], members: Sequence[int]
+) -> Interval | None:
+    """95% interval of an AUROC: all values θ with |auroc - θ| ≤ t · √V(θ), within [0, 1].
+
+    V(θ) is the variance that a binormal model gives at θ for as many independent patients, times the ratio of
+    the measured variance to the model's at `auroc`; so it is wide towards 1/2 and narrow towards 1, as it
+    should be. `cases`, `members`: negative and positive cases, and patients with such. The ratio isn't taken
+    below what independent cases would give: with few positives a measured variance is often too small by far.
+    At exactly 1 or 0 see `auroc_interval`.
+    """
+    if auroc in (0.0, 1.0):
+        return auroc_interval(auroc, variance, max(1, min(members)))
     if not (0 < auroc < 1) or not variance > NO_VARIANCE:
         return None
-    centre = math.log(auroc / (1 - auroc))
-    reach = Z95 * math.sqrt(variance) / (auroc * (1 - auroc))
-    return _expit(centre - reach), _expit(centre + reach)
+    worth = steady_variance(auroc, variance, cases) / binormal_variance(auroc, members)
+    t = float(stdtrit(df, 0.975))
+
+    def outside(theta: float) -> bool:
+        return abs(auroc - theta) > t * math.sqrt(worth * binormal_variance(theta, members))
+
+    return _edge(auroc, 0.0, outside), _edge(auroc, 1.0, outside)
+
+
+def _edge(inner: float, outer: float, outside: Callable[[float], bool]) -> float:
+    """Where it begins to be outside, from inner to outer, by halving."""
+    for _ in range(34):
+        middle = (inner + outer) / 2
+        inner, outer = (inner, middle) if outside(middle) else (middle, outer)
+    return inner
+
+
+def steady_variance(auroc: float, variance: float, cases: Sequence[int]) -> float:
+    """The measured variance, or that of independent cases of a binormal model if it is larger."""
+    return max(variance, binormal_variance(auroc, cases))
+
+
+def binormal_variance(auroc: float, sizes: Sequence[int]) -> float:
+    """Variance of the AUROC of `sizes` independent negatives and positives, both normal with one variance."""
+    c = float(ndtri(auroc))
+    both = float(ndtr(c) - 2 * owens_t(c, math.sqrt(1 / 3)))  # one positive above each of two negatives
+    spread = auroc * (1 - auroc) + (sum(sizes) - 2) * max(0.0, both - auroc * auroc)
+    return spread / (sizes[0] * sizes[1])
 
 
 def _expit(x: float) -> float:
     return 0.5 * (1 + math.tanh(x / 2))
 
 
-def contrast(weights: ArrayLike, aurocs: ArrayLike, covariance: Floats) -> Contrast | None:
-    """Test of sum(weights * aurocs) = 0 (Wald): weights and aurocs [q], covariance [q, q].
+def contrast(
+    weights: ArrayLike, aurocs: ArrayLike, covariance: Floats, df: float = math.inf
+) -> Contrast | None:
+    """Test of sum(weights * aurocs) = 0 (Wald, on t): weights and aurocs [q], covariance [q, q].
 
     Entries of weight 0 play no part, so theirs may be NaN. None if an AUROC with weight isn't known. Models
     that order all cases alike differ by exactly 0 and have no interval.
@@ -100,10 +175,42 @@ def contrast(weights: ArrayLike, aurocs: ArrayLike, covariance: Floats) -> Contr
         return None
     difference, variance = float(c @ a), float(c @ covariance[np.ix_(used, used)] @ c)
     if not variance > NO_VARIANCE:
-        return Contrast(difference, None, None, None)
-    se = math.sqrt(variance)
-    p = math.erfc(abs(difference) / se / math.sqrt(2))
-    return Contrast(difference, se, (difference - Z95 * se, difference + Z95 * se), p)
+        return Contrast(difference)
+    se, reach = math.sqrt(variance), float(stdtrit(df, 0.975)) * math.sqrt(variance)
+    p = 2 * float(stdtr(df, -abs(difference) / se))
+    return Contrast(difference, se, (difference - reach, difference + reach), p, df)
+
+
+def non_inferiority(found: Contrast, margin: float) -> float | None:
+    """One-sided p for the difference being no worse than -margin; None where there is no variance."""
+    if found.se is None or found.df is None:
+        return None
+    return float(stdtr(found.df, -(found.difference + margin) / found.se))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p values adjusted for their number (Holm, Scand J Stat 1979;6:65). What isn't known stays None and
+    counts nonetheless: the family is what was asked."""
+    adjusted: list[float | None] = [None] * len(ps)
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(ps) - rank)))
+        adjusted[i] = largest
+    return adjusted
+
+
+def mean_interval(mean: float, squares: ArrayLike, patients: int, cases: float) -> Interval | None:
+    """95% interval of a mean over cases, clustered by patient (ratio estimator, on t).
+
+    `squares` [3]: sums over patients of x*x, x*n, n*n, x being the sum over a patient's n cases.
+    """
+    xx, xn, nn = (float(v) for v in np.asarray(squares))
+    if patients < 2 or not cases > 0:
+        return None
+    spread = max(0.0, xx - 2 * mean * xn + mean * mean * nn) * patients / (patients - 1)
+    reach = float(stdtrit(patients - 1, 0.975)) * math.sqrt(spread) / cases
+    return mean - reach, mean + reach
 
 
 def combined_variance(weights: ArrayLike, covariance: Floats) -> float:

@@ -85,12 +85,16 @@ def _table_of_differences(comparison: Comparison, name: Callable[[str], str]) ->
             f"{name(d.a)} {MINUS} {name(d.b)}",
             spell_difference(d),
             spell_p(d.p),
+            spell_p(d.p_adjusted),
         )
         for d in comparison.differences
         if d.of == comparison.main
     ]
-    header = ("Test cases of", "Models", "Difference (95% CI)", "p")
-    note = "Paired by case, clustered by patient; p is not adjusted for the number of comparisons."
+    header = ("Test cases of", "Models", "Difference (95% CI)", "p", "p adjusted")
+    note = (
+        "Paired by case, clustered by patient; p adjusted by Holm's method over the models compared on the "
+        "same cases; intervals are not adjusted."
+    )
     return Table(f"Differences in {_auroc_of(comparison)}", header, tuple(rows), note)
 
 

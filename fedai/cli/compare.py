@@ -1,17 +1,20 @@
-"""`fedai compare RUN`: the models of a run on the same test cases, per site and pooled, with intervals."""
+"""`fedai compare`: models on the same test cases, of a run or of files of scores, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedai.cli.output import JsonOption, emit, table
+from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedai.compare import Comparison
+    from fedai.tables import Table
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 HERE = Path()
@@ -19,25 +22,91 @@ HERE = Path()
 
 @app.command()
 def compare(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A run's name or folder; after --scores, further files.", metavar="RUN|SITE.csv..."
+        ),
+    ] = None,
     home: Annotated[
         Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home.")
     ] = HERE,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores",
+            metavar="SITE.csv [SITE.csv ...]",
+            help="Compare files of scores, one per site: columns patient, label, then one per model.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[MODEL=]T", help="With --scores: positive from T on; fixed on other cases."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="With --scores: test non-inferiority in AUROC with this margin, fixed beforehand."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="With --scores: compare the others with this one alone."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the models of a run, with 95% intervals that treat patients as the unit."""
+    """Compare models on the same cases, with 95% intervals that treat patients as the unit."""
+    if scores:
+        _compare_files([*scores, *map(Path, runs or [])], threshold or [], margin, against, as_json=as_json)
+        return
+    if threshold or margin is not None or against:
+        raise ConfigError("--threshold, --margin and --against go with --scores", hint="see --help")
+    if not runs or len(runs) > 1:
+        raise ConfigError(
+            "one run can be compared at a time", hint="fedai compare RUN, or --scores SITE.csv ..."
+        )
     from fedai.compare import compare as compare_models
     from fedai.record import find_run, read_judgement
 
-    comparison = compare_models(read_judgement(find_run(run, home)))
+    comparison = compare_models(read_judgement(find_run(runs[0], home)))
     emit(comparison.to_json(), as_json=as_json, lines=comparison_lines(comparison))
+
+
+def _compare_files(
+    paths: list[Path], thresholds: list[str], margin: float | None, against: str | None, *, as_json: bool
+) -> None:
+    from fedai.score_comparison import compare_scores
+    from fedai.score_files import read_score_files
+    from fedai.score_tables import tables, to_json
+
+    sites = read_score_files(paths)
+    asked = _thresholds(thresholds, sites[0].models)
+    comparison = compare_scores(sites, thresholds=asked, margin=margin, against=against)
+    emit(to_json(comparison), as_json=as_json, lines=lines_of(tables(comparison)))
+
+
+def _thresholds(given: list[str], models: tuple[str, ...]) -> dict[str, float]:
+    """`0.5` for all models, `MODEL=0.5` for one."""
+    found: dict[str, float] = {}
+    for text in given:
+        model, _, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"--threshold {text} holds no number", hint="such as 0.5 or MODEL=0.5")
+        found |= {model: number} if model else {m: found.get(m, number) for m in models}
+    return found
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """The comparison as plain tables."""
     from fedai.tables import tables
 
-    for shown in tables(comparison):
+    return lines_of(tables(comparison))
+
+
+def lines_of(tables: Iterable[Table]) -> Iterator[str]:
+    for shown in tables:
         yield shown.title
         yield from (f"  {line}" for line in table(shown.header, shown.rows))
         if shown.note:

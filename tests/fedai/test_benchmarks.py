@@ -26,7 +26,7 @@ from benchmarks.round_overhead.flower_side import read_times  # noqa: E402
 CLASSES = ("hand", "head")
 
 
-@pytest.mark.parametrize("name", ["round_overhead", "real_images", "deidentification"])
+@pytest.mark.parametrize("name", ["coverage", "round_overhead", "real_images", "deidentification"])
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -144,3 +144,35 @@ def test_the_accounting_adds_the_sites_up() -> None:
     rows = list(accounting(cohorts, {"north": 10, "south": 6}, CLASSES))
     total = next(row for row in rows if row.startswith("all "))
     assert total.split() == ["all", "16", "16", "15", "15", "15", "15", "1", "11", "2", "2"]
+
+
+def test_an_invented_federations_auroc_is_that_of_very_many_of_its_patients() -> None:
+    from benchmarks.coverage.simulation import Population, rows_of_site
+
+    population = Population(
+        np.array([60_000, 20_000]), np.array([0.2, 0.6]), np.array([0.3, -0.2]), 1.4, 1.5, 0.6, 2
+    )
+    rng = np.random.default_rng(3)
+    sites = [rows_of_site(rng, population, s, ("m0",)) for s in (0, 1)]
+    scores = np.concatenate([site.scores[:, 0] for site in sites])
+    positive = np.concatenate([site.positive for site in sites])
+    below = np.searchsorted(np.sort(scores[~positive]), scores[positive]) / (~positive).sum()
+    assert below.mean() == pytest.approx(population.auroc, abs=0.006)
+    other = Population(
+        np.array([60_000, 20_000]), np.array([0.2, 0.6]), np.array([0.3, -0.2]), 1.0, 1.0, 0.6, 2
+    )
+    assert abs(other.auroc - population.auroc) > 0.01
+
+
+def test_the_coverage_benchmark_counts_what_it_saw() -> None:
+    from benchmarks.coverage.simulation import family, tally
+
+    found = tally(0.05, 12, seed=5)
+    assert found.federations == 12
+    assert found.refused + found.tests == 12
+    assert found.intervals + found.absent == 2 * found.tests
+    assert 0.5 < found.coverage <= 1
+    assert found.image_intervals == found.tests
+    answered, plain, adjusted = family(3, 0.3, 6, seed=5)
+    assert answered == 6
+    assert adjusted <= plain <= answered
