@@ -32,9 +32,17 @@ def save_checkpoint(folder: Path, weights: Weights, layout: Layout, **facts: Any
     content = save(_tensors(weights, layout))
     digest = hashlib.sha256(content).hexdigest()
     manifest = {"sha256": digest, "layout": layout.sha256, **facts}
-    _write(folder / "weights.safetensors", content)
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+    write_whole(folder / "weights.safetensors", content)
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
     return digest
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """The SHA-256 of weights.safetensors as it is. Raises ConfigError where there is none."""
+    try:
+        return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"can't read {folder}: {error.strerror}", hint="check the path") from None
 
 
 def load_checkpoint(path: Path, layout: Layout) -> Weights:
@@ -74,7 +82,8 @@ def _tensors(weights: Weights, layout: Layout) -> dict[str, Any]:
     return tensors
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before, whatever happens meanwhile."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(content)
