@@ -11,6 +11,7 @@ counters             the largest value, since an average of counts means nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -127,6 +128,7 @@ class WeightedMean:
         sizes = self.layout.sizes()
         self._parameters, self._buffers = ExactSum(sizes["parameters"]), ExactSum(sizes["buffers"])
         self._counters = np.zeros(sizes["counters"], np.int64)
+        self._weights: list[float] = []
         self._moments = moments_of(self.layout)
 
     def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None:
@@ -134,20 +136,26 @@ class WeightedMean:
         unchanged.
         """
         check_update(update, self.layout, cases)
-        self._parameters.add(update.parameters, cases)
-        self._buffers.add(self._raw_moments(update.buffers), cases)
-        np.maximum(self._counters, update.counters, out=self._counters)
+        self.fold(update, cases)
         self.cases += cases
         self.sites.append(site)
 
+    def fold(self, update: Weights, weight: float) -> None:
+        """Fold in an update that was checked, with any weight."""
+        self._parameters.add(update.parameters, weight)
+        self._buffers.add(self._raw_moments(update.buffers), weight)
+        np.maximum(self._counters, update.counters, out=self._counters)
+        self._weights.append(weight)
+
     def update(self) -> Weights:
         """The averaged update. Raises FederationError when nothing was added."""
-        if not self.cases:
+        total = math.fsum(self._weights)  # exactly rounded, whatever the order
+        if not total:
             raise FederationError("no update to average", hint="every site failed or was late")
-        buffers = self._buffers.over(self.cases)
+        buffers = self._buffers.over(total)
         for mean, variance in self._moments:
             buffers[variance] = np.maximum(buffers[variance] - buffers[mean] ** 2, 0)
-        parameters = self._parameters.over(self.cases).astype(np.float32)
+        parameters = self._parameters.over(total).astype(np.float32)
         return Weights(parameters, buffers.astype(np.float32), self._counters.copy())
 
     def _raw_moments(self, buffers: npt.NDArray[np.float32]) -> Doubles:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
+from fedai.strategies import FedAvg, Strategy
 from fedai.yamlfile import Frozen, load
 
 MOST_HELD_OUT = 0.9
@@ -83,12 +84,6 @@ class Training(Frozen):
     augmentation: Annotated[tuple[Transform, ...], Field(max_length=16)] = ()
 
 
-class FedAvg(Frozen):
-    """Weighted mean of updates by training cases (McMahan et al., AISTATS 2017)."""
-
-    name: Literal["FedAvg"] = "FedAvg"
-
-
 class Rounds(Frozen):
     """When a round closes: when all have answered; `grace_s` after `quorum` have; at `deadline_s` at the
     latest.
@@ -135,7 +130,7 @@ class Study(Frozen):
     preprocessing: Preprocessing = Preprocessing()
     network: Network
     training: Training
-    strategy: FedAvg = FedAvg()
+    strategy: Strategy = FedAvg()
     rounds: Rounds
     split: Split = Split()
     judgement: Evaluation = Evaluation()
@@ -161,6 +156,9 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Study:
         wrong = self.cross_checks(self.model_dump())
+        least = self.strategy.least_answers
+        if self.rounds.quorum < least:
+            wrong.append((("rounds", "quorum"), f"rounds.quorum: {self.strategy.name} needs {least} answers"))
         if wrong:
             raise ValueError("; ".join(text for _, text in wrong))
         return self

@@ -28,13 +28,20 @@ from flwr.serverapp import Grid as FlowerGrid
 from flwr.serverapp import ServerApp
 
 from fedai import wire
-from fedai.aggregation import WeightedMean
-from fedai.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint, write_whole
+from fedai.checkpoint import (
+    checkpoint_sha256,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+    save_state,
+    write_whole,
+)
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.metrics import ScoreHistogram
+from fedai.strategies import State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
-from fedai.weights import Layout, Weights, applied, layout_of, pack
+from fedai.weights import Layout, Weights, pack
 from fedai.wire import Reply, Task, TaskKind
 from fedai_server import judging
 from fedai_server.continuation import conducting
@@ -108,7 +115,9 @@ class Conduct:
 
     def __post_init__(self) -> None:
         network = build_network(self.study)
-        self.layout: Layout = layout_of(network)
+        self.strategy = self.study.strategy
+        self.layout: Layout = self.strategy.shared_layout(network)
+        self.state: State = {}
         self.weights: Weights = pack(network, self.layout)
         self.parent = ""
         self.sites: list[str] = []
@@ -149,6 +158,7 @@ class Conduct:
         closed = self.runs.last_round(self.name)
         folder = self.registry / f"round-{closed:04d}"
         self.weights, self.parent = load_checkpoint(folder, self.layout), checkpoint_sha256(folder)
+        self.state = load_state(folder)
         told = [
             f["checkpoint"] for _, _, f in self.runs.facts(self.name, "round_closed") if f["number"] == closed
         ]
@@ -203,12 +213,14 @@ class Conduct:
         """One round: weights out, updates folded in as they come, checkpoint. Raises OutOfTime below the
         quorum.
         """
-        mean = WeightedMean(self.layout)
+        optimizer = self.study.training.optimizer
+        updates = self.strategy.gather(self.layout, optimizer, self.registry)
         told: dict[str, dict[str, Any]] = {}
 
         def fold(site: str, reply: Reply) -> None:
             facts = _training_facts(reply)
-            mean.add(site, Weights.of(dict(reply.arrays)), facts["cases"])
+            steps = int(reply.metrics["steps"])
+            updates.add(site, Weights.of(dict(reply.arrays)), facts["cases"], steps)
             told[site] = facts
 
         least = self.study.rounds.quorum
@@ -219,9 +231,14 @@ class Conduct:
                 f"{told_of('late', asked.late)}{refusals_of(asked)}",
                 hint="the checkpoint of the round before is kept",
             )
-        self.weights = applied(self.weights, mean.update())
+        self.weights, self.state = self.strategy.step(self.weights, updates.update(), self.state, number)
+        save_state(self.registry / f"round-{number:04d}", self.state)
         self.parent = self.save(
-            f"round-{number:04d}", self.weights, round=number, sites=sorted(mean.sites), cases=mean.cases
+            f"round-{number:04d}",
+            self.weights,
+            round=number,
+            sites=sorted(updates.sites),
+            cases=updates.cases,
         )
         self.runs.add(self.name, "round_closed", _round_facts(number, asked, told, self.parent))
         self._tell_state(number, asked)

@@ -384,7 +384,8 @@ def test_a_run_whose_process_was_killed_goes_on_and_ends_as_if_nothing_had_been(
         (undisturbed / "judgement.json").read_text()
     )
     asked = [(task.kind, task.round) for task in grid.sites["north"].asked]
-    assert asked.count(("train", 1)) == (2 if (kind, after) == ("train", 0) else 1)
+    assert ("train", 1) in asked
+    assert not after or asked.count(("train", 1)) == 1  # a round that had closed is not trained again
     told = runs.record("small-1")
     assert [fact["number"] for fact in told["rounds"]] == [1, 2]
     assert told["models"] == ["federated", "local:east", "local:north", "local:south"]
