@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -208,3 +210,18 @@ def test_the_layout_of_a_study_without_private_layers_is_the_whole_networks() ->
     assert rule_of(name="FedAvg").shared_layout(network) == layout_of(network)
     assert not any(rule_of(name="FedAvg").private_layout(network).sizes().values())
     assert LAYOUT.sizes()["parameters"] == len(START.parameters)
+
+
+def test_the_coordinators_page_names_every_strategy_and_its_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "coordinator.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .* \| (.*) \|$", page, re.M)
+    told = {
+        name: set(re.findall(r"`(\w+)`", settings))
+        for names, settings in rows
+        for name in re.findall(r"\w+", names)
+    }
+    kinds = get_args(get_args(Strategy)[0])
+    there = {
+        get_args(kind.model_fields["name"].annotation)[0]: set(kind.model_fields) - {"name"} for kind in kinds
+    }
+    assert {name: told.get(name) for name in there} == there
