@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid as FlowerGrid
@@ -45,6 +44,7 @@ from fedai.weights import Layout, Weights, pack
 from fedai.wire import Reply, Task, TaskKind
 from fedai_server import judging
 from fedai_server.continuation import conducting
+from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
 from fedai_server.home import open_home
 from fedai_server.rounds import (
@@ -90,13 +90,14 @@ def conduct(grid: Any, study: Study, name: str, runs: RunDatabase, registry: Pat
     try:
         Conduct(grid, study, name, runs, registry).to_the_end()
         runs.move(name, "finished")
-    except (Interrupted, httpx.HTTPError):
+    except Interrupted:
         raise
     except FedaiError as error:
         runs.move(name, "failed", str(error))
         raise
     except Exception as error:
-        runs.move(name, "failed", f"the server's process ended: {type(error).__name__}")
+        if not is_cut_off(error):
+            runs.move(name, "failed", f"the server's process ended: {type(error).__name__}")
         raise
     finally:
         registry.mkdir(parents=True, exist_ok=True)

@@ -214,7 +214,7 @@ def test_the_layout_of_a_study_without_private_layers_is_the_whole_networks() ->
 
 def test_the_coordinators_page_names_every_strategy_and_its_settings() -> None:
     page = (Path(__file__).parents[2] / "docs" / "coordinator.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .* \| (.*) \|$", page, re.M)
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .* \|(.*)\|$", page, re.M)
     told = {
         name: set(re.findall(r"`(\w+)`", settings))
         for names, settings in rows

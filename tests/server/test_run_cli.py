@@ -99,7 +99,7 @@ def test_watching_tells_each_thing_once_and_ends_with_the_run(
     monkeypatch.setattr(module, "WATCH_EVERY_S", 0.02)
 
     def go_on() -> None:
-        time.sleep(0.15)
+        time.sleep(1.0)
         runs.add("small-1", "model_scored", {"model": "federated", "answered": ["north"]})
         runs.move("small-1", "finished")
 
