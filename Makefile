@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-fast check format clean
+.PHONY: demo test test-fast faults check format clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/fedai demo --out $(OUT)
@@ -14,7 +14,11 @@ test: $(VENV)/.installed-dev
 
 # Everything but the tests that start real SuperLink and agent processes.
 test-fast: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -m "not federation"
+	$(VENV)/bin/python -m pytest -m "not federation and not faults"
+
+# Every way to kill or freeze a part of a federation that is tested; minutes.
+faults: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest tests/faults -m "faults or not faults" -v
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

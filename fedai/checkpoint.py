@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 from fedai.errors import ConfigError
 from fedai.weights import PARTS, Entry, Layout, Weights
 
+STATE = "strategy.safetensors"
 DTYPES = {"parameters": np.float32, "buffers": np.float32, "counters": np.int64}
 
 
@@ -32,9 +33,32 @@ def save_checkpoint(folder: Path, weights: Weights, layout: Layout, **facts: Any
     content = save(_tensors(weights, layout))
     digest = hashlib.sha256(content).hexdigest()
     manifest = {"sha256": digest, "layout": layout.sha256, **facts}
-    _write(folder / "weights.safetensors", content)
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+    write_whole(folder / "weights.safetensors", content)
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
     return digest
+
+
+def save_state(folder: Path, state: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    """Write what a strategy remembers beside a checkpoint; nothing where it remembers nothing."""
+    if state:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / STATE, save({name: np.ascontiguousarray(a) for name, a in state.items()}))
+
+
+def load_state(folder: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """What `save_state` wrote, or nothing. Raises ConfigError where it can't be read."""
+    try:
+        return dict(load((folder / STATE).read_bytes())) if (folder / STATE).exists() else {}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ConfigError(f"can't read {folder / STATE}: {error}", hint="start the study again") from None
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """The SHA-256 of weights.safetensors as it is. Raises ConfigError where there is none."""
+    try:
+        return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"can't read {folder}: {error.strerror}", hint="check the path") from None
 
 
 def load_checkpoint(path: Path, layout: Layout) -> Weights:
@@ -74,7 +98,8 @@ def _tensors(weights: Weights, layout: Layout) -> dict[str, Any]:
     return tensors
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before, whatever happens meanwhile."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         file.write(content)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError,
 
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
+from fedai.strategies import FedAvg, Strategy
 from fedai.yamlfile import Frozen, load
 
 MOST_HELD_OUT = 0.9
@@ -82,12 +83,6 @@ class Training(Frozen):
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     loss: Loss = CrossEntropy()
     augmentation: Annotated[tuple[Transform, ...], Field(max_length=16)] = ()
-
-
-class FedAvg(Frozen):
-    """Weighted mean of updates by training cases (McMahan et al., AISTATS 2017)."""
-
-    name: Literal["FedAvg"] = "FedAvg"
 
 
 class Rounds(Frozen):
@@ -180,7 +175,7 @@ class Study(Frozen):
     preprocessing: Preprocessing = Preprocessing()
     network: Network
     training: Training
-    strategy: FedAvg = FedAvg()
+    strategy: Strategy = FedAvg()
     rounds: Rounds
     split: Split = Split()
     judgement: Evaluation = Evaluation()
@@ -206,6 +201,9 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Study:
         wrong = self.cross_checks(self.model_dump())
+        least = self.strategy.least_answers
+        if self.rounds.quorum < least:
+            wrong.append((("rounds", "quorum"), f"rounds.quorum: {self.strategy.name} needs {least} answers"))
         if wrong:
             raise ValueError("; ".join(text for _, text in wrong))
         return self

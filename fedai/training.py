@@ -52,11 +52,13 @@ def train(
     epochs: int,
     seed: int,
     before: int = 0,
+    proximal_weight: float = 0.0,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Trained:
     """Train `network` in place on uint8 [N, 1, rows, columns] and int64 [N].
 
     `before`: epochs of the same run that were trained already, for a learning rate that falls over the run.
+    `proximal_weight`: mu of the term mu/2 |w - w0|^2 that FedProx adds to the loss; w0: the first weights.
     `may_go_on` is asked before every batch; a no raises TrainingError, as do an empty cohort and a loss
     that is not finite.
     """
@@ -66,7 +68,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # dropout draws from torch's own generator
         span = range(before, before + epochs)
-        loss, steps = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on)
+        hold = _proximal_term(network, proximal_weight)
+        loss, steps = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on, hold)
     if not np.isfinite(loss):
         raise TrainingError("the training loss is not finite", hint="lower training.optimizer.learning_rate")
     return Trained(loss, len(labels), steps)
@@ -81,6 +84,7 @@ def _run_epochs(
     epochs: range,
     seed: int,
     may_go_on: Callable[[], bool],
+    hold_back: Callable[[], None],
 ) -> tuple[float, int]:
     """The loop itself; gives the mean loss of the last epoch and the number of steps."""
     device = device_of_choice()
@@ -99,10 +103,26 @@ def _run_epochs(
             loss = loss_of(network(batch), torch.from_numpy(labels[chosen]).to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            hold_back()
             optimizer.step()
             loss_sum += loss.detach() * len(chosen)
             steps += 1
     return float(loss_sum) / len(labels), steps
+
+
+def _proximal_term(network: nn.Module, weight: float) -> Callable[[], None]:
+    """Adds the gradient of weight/2 |w - w0|^2 to the parameters' gradients; w0 are those of now."""
+    if not weight:
+        return lambda: None
+    network.to(device_of_choice())
+    pairs = [(now, now.detach().clone()) for now in network.parameters() if now.requires_grad]
+
+    def hold_back() -> None:
+        for now, start in pairs:
+            if now.grad is not None:
+                now.grad.add_(now.detach() - start, alpha=weight)
+
+    return hold_back
 
 
 def _optimizer(choice: Optimizer, network: nn.Module) -> torch.optim.Optimizer:

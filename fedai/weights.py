@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -89,12 +90,14 @@ class Weights:
         return bool(np.isfinite(self.parameters).all() and np.isfinite(self.buffers).all())
 
 
-def layout_of(network: torch.nn.Module) -> Layout:
-    """The layout of a network: trainable and frozen parameters first, then persistent buffers by kind."""
-    kept = set(network.state_dict().keys())
+def layout_of(network: torch.nn.Module, private: Collection[str] = ()) -> Layout:
+    """The layout of a network: trainable and frozen parameters first, then persistent buffers by kind;
+    without the names that are `private` to a site.
+    """
+    kept = set(network.state_dict().keys()) - set(private)
     buffers = [(name, tensor) for name, tensor in network.named_buffers() if name in kept]
     return Layout(
-        parameters=tuple(_entry(name, tensor) for name, tensor in network.named_parameters()),
+        parameters=tuple(_entry(name, tensor) for name, tensor in network.named_parameters() if name in kept),
         buffers=tuple(_entry(name, tensor) for name, tensor in buffers if tensor.is_floating_point()),
         counters=tuple(_entry(name, tensor) for name, tensor in buffers if not tensor.is_floating_point()),
     )

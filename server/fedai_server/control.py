@@ -148,6 +148,13 @@ class Control:
             return method(request)
 
 
+def is_cut_off(error: Exception) -> bool:
+    """Whether one of Flower's clients couldn't reach the SuperLink, or was turned away by it."""
+    import httpx
+
+    return isinstance(error, httpx.HTTPError)
+
+
 @contextmanager
 def _translated_errors(home: ServerHome) -> Iterator[None]:
     import httpx

@@ -1,4 +1,4 @@
-"""Starting and stopping a run: the run database first, then the SuperLink."""
+"""Starting, pausing and stopping a run: the run database first, then the SuperLink."""
 
 from __future__ import annotations
 
@@ -53,29 +53,6 @@ def halt(home: ServerHome, name: str) -> bool:
         with Control(home) as control:
             control.stop_run(run.flower_id)
     return stopped
-
-
-def settle(home: ServerHome) -> None:
-    """Call a run failed whose process at the server is gone, as far as the SuperLink knows.
-
-    A run writes its own end before its process ends; one that didn't was killed. Without a SuperLink to ask,
-    nothing changes.
-    """
-    runs = RunDatabase(home.folder / "runs.sqlite")
-    open_runs = {run.flower_id: run for run in runs.all() if run.state not in OVER and run.flower_id}
-    if not open_runs:
-        return
-    try:
-        with Control(home) as control:
-            ended = [
-                run for run in control.list_runs() if run.status == "finished" and run.run_id in open_runs
-            ]
-    except FederationError:
-        return
-    for run in ended:
-        runs.move(
-            open_runs[run.run_id].name, "failed", "its process at the server ended; checkpoints are kept"
-        )
 
 
 def _references(texts: Sequence[str]) -> list[tuple[str, Path]]:

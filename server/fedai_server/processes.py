@@ -6,6 +6,7 @@
 The supervisor binds both ports and hands them to each SuperLink it starts, so a taken port is told before
 anything starts, and callers wait out a restart. Whatever ends, ends downwards only: a dead SuperLink is
 started again with back-off and takes no run with it; a dead supervisor (kill -9 too) takes everything along.
+Runs whose process is gone go on, in this life of the server or in the next: see continuation.py.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import IO, Self
 
 from fedai.errors import FederationError
 from fedai_server import superexec
+from fedai_server.continuation import LOOK_EVERY_S, Continuation
 from fedai_server.home import ServerHome, write_file
 from fedai_server.superlink import GRACE_S, bind_both, flower_environment
 
@@ -148,6 +150,11 @@ class Supervisor:
         if [child.process for child in self.children] != before:
             self._write_pids()
 
+    @property
+    def is_whole(self) -> bool:
+        """Do all children run?"""
+        return all(child.is_alive for child in self.children)
+
     def stop(self) -> None:
         """End runs first, then the SuperLink; nothing is left after this."""
         for child in reversed(self.children):
@@ -201,6 +208,7 @@ def supervise(
     stop: threading.Event | None = None,
     on_ready: Callable[[], None] = lambda: None,
     on_restart: Callable[[Child], None] = lambda child: None,
+    on_continued: Callable[[str], None] = lambda run: None,
 ) -> None:
     """Run a server in the foreground until `stop` is set (see `stop_on_signals`).
 
@@ -211,6 +219,7 @@ def supervise(
         supervisor.wait_until_ready(stop=stop)
         if not stop.is_set():
             on_ready()
+        continuation, look_at = Continuation(home), 0.0
         deaths = {child.name: 0 for child in supervisor.children}
         while not stop.wait(TEND_EVERY_S):
             supervisor.tend()
@@ -218,6 +227,10 @@ def supervise(
                 if child.deaths != deaths[child.name]:
                     deaths[child.name] = child.deaths
                     on_restart(child)
+            if time.monotonic() > look_at and supervisor.is_whole:
+                for run in continuation.look():
+                    on_continued(run)
+                look_at = time.monotonic() + LOOK_EVERY_S
 
 
 @contextlib.contextmanager

@@ -244,3 +244,18 @@ def _checked_code(reason: str | None) -> str:
 def same_task(task: Task, sites: Sequence[str]) -> dict[str, Task]:
     """The same question to each site."""
     return dict.fromkeys(sites, task)
+
+
+def absent_of(asked: Asked) -> dict[str, str]:
+    """Who gave no answer that counts, and why."""
+    return {**dict.fromkeys(asked.late, "late"), **asked.refused}
+
+
+def refusals_of(asked: Asked) -> str:
+    """Who refused and with which code, to be put at the end of a sentence."""
+    return told_of("refused", [f"{site} ({code})" for site, code in asked.refused.items()])
+
+
+def told_of(what: str, names: list[str]) -> str:
+    """`; late: north, east`, or nothing."""
+    return f"; {what}: {', '.join(names)}" if names else ""

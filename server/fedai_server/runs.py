@@ -19,8 +19,9 @@ from typing import Any, Literal
 from fedai.errors import ConfigError, FederationError
 from fedai.study import Study
 
-State = Literal["planned", "waiting", "running", "judging", "finished", "failed", "stopped"]
+State = Literal["planned", "waiting", "running", "degraded", "paused", "finished", "failed", "stopped"]
 OVER: tuple[State, ...] = ("finished", "failed", "stopped")
+PAUSED = "by the coordinator; a question that is open is still answered"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
   name TEXT PRIMARY KEY, flower_id TEXT UNIQUE, study TEXT NOT NULL, study_sha256 TEXT NOT NULL,
@@ -117,14 +118,29 @@ class RunDatabase:
         return [Run(row[0], int(row[1] or 0), *row[2:]) for row in rows]
 
     def move(self, name: str, state: State, reason: str = "") -> bool:
-        """Change a run's state; an ended run stays as it ended (then False)."""
+        """Change a run's state; an ended run stays as it ended, and a paused one ends or is resumed (else
+        False).
+        """
         ended = _now() if state in OVER else ""
+        final = OVER if state in OVER else (*OVER, "paused")
+        return self._change(
+            f"state = ?, reason = ?, ended = ? WHERE name = ? AND state NOT IN {final}",
+            (state, reason, ended, name),
+        )
+
+    def pause(self, name: str) -> bool:
+        """No further question; False where the run has ended or is paused already."""
+        return self.move(name, "paused", PAUSED)
+
+    def resume(self, name: str) -> bool:
+        """Take a pause back; False where there was none."""
+        return self._change(
+            "state = 'running', reason = 'resumed' WHERE name = ? AND state = 'paused'", (name,)
+        )
+
+    def _change(self, what: str, values: tuple[str, ...]) -> bool:
         with self._open() as connection:
-            changed = connection.execute(
-                f"UPDATE runs SET state = ?, reason = ?, ended = ? WHERE name = ? AND state NOT IN {OVER}",  # noqa: S608
-                (state, reason, ended, name),
-            )
-            return changed.rowcount == 1
+            return connection.execute(f"UPDATE runs SET {what}", values).rowcount == 1  # noqa: S608
 
     def add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
         """Append one fact."""
@@ -157,6 +173,10 @@ class RunDatabase:
             ).fetchone()
         return dict(json.loads(row[0])) if row else {}
 
+    def last_round(self, name: str) -> int:
+        """The last round that closed; 0 before the first."""
+        return max((int(fact["number"]) for _, _, fact in self.facts(name, "round_closed")), default=0)
+
     def record(self, name: str) -> dict[str, Any]:
         """Everything known of a run as one plain JSON object: what compare and report read."""
         run = self.get(name)
@@ -176,7 +196,8 @@ class RunDatabase:
             "refused": {fact["site"]: fact["code"] for _, kind, fact in facts if kind == "site_refused"},
             "rounds": [fact for _, kind, fact in facts if kind == "round_closed"],
             "left_out": {fact["site"]: fact["why"] for _, kind, fact in facts if kind == "site_left_out"},
-            "models": [fact["model"] for _, kind, fact in facts if kind == "model_scored"],
+            "continued": [fact["after"] for _, kind, fact in facts if kind == "continued"],
+            "models": list(dict.fromkeys(fact["model"] for _, kind, fact in facts if kind == "model_scored")),
             "ledger_heads": _by_site(facts, "head"),
             "ledger_contradictions": _by_site(facts, "contradiction"),
         }

@@ -66,6 +66,8 @@ class Agent:
     node_id: int | None = None
     forgot_at: float = float("-inf")
     until: float = float("inf")  # Unix time after which the work in hand may not go on
+    over: threading.Event = field(default_factory=threading.Event)
+    waiting: Envelope | None = None
 
     def __post_init__(self) -> None:
         self.sent = Sent(self.home.sent, self.home.settings.keep_sent_days)
@@ -104,14 +106,14 @@ class Agent:
         self._say("stopped", "left the federation")
 
     def _present(self, fleet: Fleet) -> None:
-        self.node_id = fleet.node_id
+        self.node_id, self.waiting = fleet.node_id, None
         (self.home.folder / "node").write_text(str(fleet.node_id), encoding="ascii")
         self._say("connected", f"connected to {self.home.settings.server.address}")
 
     def _serve(self, fleet: Fleet) -> None:
         busy_at = float("-inf")
         while not self.stop.is_set():
-            envelope = fleet.receive()
+            envelope, self.waiting = self.waiting or fleet.receive(), None
             if envelope is not None:
                 self._handle(fleet, envelope)
                 busy_at = time.monotonic()
@@ -135,10 +137,49 @@ class Agent:
     def _handle(self, fleet: Fleet, envelope: Envelope) -> None:
         started = time.monotonic()
         try:
-            parcel = self._answer(fleet, envelope)
+            with self._watching(fleet, envelope.run_id):
+                parcel = self._answer(fleet, envelope)
             fleet.send(parcel, time.monotonic() - started)
         except RunEnded:
             log.info("run %s is over; its task was dropped", envelope.run_id)
+
+    @contextmanager
+    def _watching(self, fleet: Fleet, run_id: int) -> Iterator[None]:
+        """Ask now and then whether the run goes on, while its task is worked on; else `over` is set."""
+        self.over, done = threading.Event(), threading.Event()
+
+        def watch(over: threading.Event) -> None:
+            while not done.wait(self.home.settings.poll_idle_s):
+                if self._is_over(fleet, run_id):
+                    over.set()
+                    return
+
+        thread = threading.Thread(target=watch, args=(self.over,), name="run watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(timeout=5)
+
+    def _is_over(self, fleet: Fleet, run_id: int) -> bool:
+        """Whether a run has ended for good. One whose process at the server was killed goes on as another of
+        Flower's, whose task is there by then: what is worked on answers that.
+        """
+        try:
+            fleet.facts_of(run_id)
+        except RunEnded:
+            try:
+                self.waiting = self.waiting or fleet.receive()
+                return self.waiting is None or not self._is_alike(fleet, run_id, self.waiting.run_id)
+            except FederationError as error:
+                return isinstance(error, RunEnded)
+        except FederationError:
+            log.info("it is not known whether run %s goes on", run_id)
+        return False
+
+    def _is_alike(self, fleet: Fleet, run_id: int, other: int) -> bool:
+        return run_id in self.facts and fleet.facts_of(other).study == self.facts[run_id].study
 
     def _answer(self, fleet: Fleet, envelope: Envelope) -> Parcel:
         """A packed answer that has passed egress: the reply, or a sealed error in its place."""
@@ -159,6 +200,8 @@ class Agent:
         except BaseException as error:  # noqa: BLE001  the process boundary: it leaves as a code and a reference
             if self.stop.is_set() or isinstance(error, KeyboardInterrupt | SystemExit):
                 raise RunEnded("the agent was stopped") from None
+            if self.over.is_set():
+                raise RunEnded("the run was stopped") from None
             return self._sealed(error, envelope.head, run)
 
     def _facts(self, fleet: Fleet, run_id: int) -> RunFacts:
@@ -169,6 +212,7 @@ class Agent:
     def _reply(self, task: Task, study: Study, run_id: int, allowed: Permit) -> Reply:
         bench, budget = self._bench(study), Budget(self.home.runs, allowed)
         bench.check(task)
+        run_id = allowance.origin(self.home.runs, run_id, task)
         budget.claim(run_id)
         allowance.claim(self.home.runs, run_id, task, study)
         path = replies.place(self.home.runs, task, run_id)
@@ -193,9 +237,9 @@ class Agent:
         return self.benches[study.sha256]
 
     def _may_go_on(self, study: Study) -> bool:
-        """Asked before every batch: not stopped, the approval still there, neither it nor its hours over."""
-        there = approvals.is_approved_quickly(self.home.approvals, study)
-        return not self.stop.is_set() and there and time.time() < self.until
+        """Asked before each batch: not stopped, the run not over, the approval there, its hours not spent."""
+        going = not self.stop.is_set() and not self.over.is_set() and time.time() < self.until
+        return going and approvals.is_approved_quickly(self.home.approvals, study)
 
     def _pass_out(self, reply: Reply, task: Task, study: Study, message: Message) -> Parcel:
         """Egress looks at what was packed, not at what it was packed from. A yes taken back is none."""

@@ -2,7 +2,9 @@
 
 A study with five rounds is five trainings, one local-only model, and so many scored models; a server that
 asked for more could feel its way to single cases. Kept on disk by Flower's run number, so that a restart
-forgets nothing; a run has one name, and a name belongs to one run.
+forgets nothing; a run has one name, and a name belongs to one run. Where the server's process was killed, the
+same study goes on under the same name as another of Flower's runs: for a site it is the one that it began as
+(`origin`), with what that one has left.
 
 Models are linked (`place`) once. Only where a site dropped out meanwhile may the server ask again, with that
 site's cases taken out of the pool: the same models, no histogram larger in any bin than the one before, and
@@ -26,6 +28,16 @@ from fedai_site.replies import digest_of
 MOST_TIMES_AGAIN = 50  # of one task: a line that breaks loses answers, but not so many
 
 
+def origin(runs: Path, run_id: int, task: Task) -> int:
+    """Flower's number of the run that `task.run` began as at this site, for the same study; else `run_id`."""
+    try:
+        first = int((runs / task.run / "run-id").read_text(encoding="ascii"))
+        asked = json.loads((runs / "asked" / f"{first}.json").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return run_id
+    return first if asked.get("study") == task.study else run_id
+
+
 def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
     """Note that the run asks this task. The very same task may come again (a lost answer); it is one, but
     it isn't answered for ever.
@@ -35,7 +47,7 @@ def claim(runs: Path, run_id: int, task: Task, study: Study) -> None:
     `wire.check_task`: what doesn't fit the study is not noted, else a server could fill the disk.
     """
     path = runs / "asked" / f"{run_id}.json"
-    asked: dict[str, Any] = {"run": task.run, "tasks": {}}
+    asked: dict[str, Any] = {"run": task.run, "study": task.study, "tasks": {}}
     if path.exists():
         asked = json.loads(path.read_text(encoding="ascii"))
     _check_name(runs, run_id, task, asked["run"])

@@ -28,6 +28,7 @@ from fedai.wire import Arrays, Metrics, Reply, Task
 from fedai_site import cache, cohort
 from fedai_site.home import SiteHome
 from fedai_site.permit import Permit, check_cohort
+from fedai_site.private import ALONE, PrivateLayers
 from fedai_site.replies import folder_of
 from fedai_site.tripwire import Tripwire, lay
 
@@ -70,7 +71,9 @@ class Bench:
         """
         self.check(task)
         self._check_cohort(task)
-        arrays, metrics = self._work(task, folder_of(self.home.runs, task, run_id))
+        kept = folder_of(self.home.runs, task, run_id)
+        self.private = PrivateLayers(kept, self.private_layout, self.first_private)
+        arrays, metrics = self._work(task, kept)
         kind = wire.REPLY_OF[task.kind]
         return Reply(
             kind=kind,
@@ -107,9 +110,34 @@ class Bench:
 
     @cached_property
     def layout(self) -> Any:
-        from fedai.weights import layout_of
+        return self.study.strategy.shared_layout(self.network)
 
-        return layout_of(self.network)
+    @cached_property
+    def private_layout(self) -> Any:
+        """What this study's strategy keeps at the site: nothing of it is in `layout`."""
+        return self.study.strategy.private_layout(self.network)
+
+    @cached_property
+    def first_private(self) -> Any:
+        from fedai.tasks.classification import build_network
+        from fedai.weights import pack
+
+        return pack(build_network(self.study), self.private_layout)
+
+    def _load(self, task: Task) -> Any:
+        """Put the task's weights, and the site's own layers, into the network; gives the former."""
+        from fedai.weights import Weights, unpack
+
+        given = Weights.of(dict(task.arrays))
+        unpack(given, self.network, self.layout)
+        unpack(self._own_layers(task), self.network, self.private_layout)
+        return given
+
+    def _own_layers(self, task: Task) -> Any:
+        if task.kind == "score":
+            latest = self.study.training.rounds + 1
+            return self.private.alone() if task.model.startswith("local:") else self.private.before(latest)
+        return self.private.before(task.round)
 
     @cached_property
     def cohort(self) -> cohort.Cohort:
@@ -172,14 +200,14 @@ class Bench:
 
     def _train(self, task: Task) -> tuple[Arrays, Metrics]:
         from fedai.evaluation import cross_entropy
-        from fedai.weights import Weights, unpack
 
-        unpack(Weights.of(dict(task.arrays)), self.network, self.layout)
+        self._load(task)
         scores, labels = self._predict("validation"), self.labels("validation")
         if self._is_too_small("validation"):
             scores, labels = scores[:0], labels[:0]
         loss = Mean.of(cross_entropy(scores, labels))
-        arrays, metrics = self._trained(task, self.study.training.local_epochs)
+        pull = self.study.strategy.proximal_weight
+        arrays, metrics = self._trained(task, self.study.training.local_epochs, pull)
         validation = {
             "validation_loss": loss.value if loss.weight else 0.0,
             "validation_cases": int(loss.weight),
@@ -194,12 +222,11 @@ class Bench:
     def _train_alone(self, task: Task) -> tuple[Arrays, Metrics]:
         return self._trained(task, self.study.training.local_epochs * self.study.training.rounds)
 
-    def _trained(self, task: Task, epochs: int) -> tuple[Arrays, Metrics]:
+    def _trained(self, task: Task, epochs: int, pull: float = 0.0) -> tuple[Arrays, Metrics]:
         from fedai.training import seed_of, train
-        from fedai.weights import Weights, difference, pack, unpack
+        from fedai.weights import difference, pack
 
-        start = Weights.of(dict(task.arrays))
-        unpack(start, self.network, self.layout)
+        start = self._load(task)
         trained = train(
             self.network,
             self.images("train"),
@@ -209,15 +236,16 @@ class Bench:
             epochs=epochs,
             before=max(0, task.round - 1) * self.study.training.local_epochs,
             seed=seed_of(self.study.training.seed, self.home.settings.name, task.kind, task.round),
+            proximal_weight=pull,
             may_go_on=self.may_go_on,
         )
+        if any(self.private_layout.sizes().values()):
+            self.private.keep(pack(self.network, self.private_layout), task.round or ALONE)
         update = difference(pack(self.network, self.layout), start)
         return update.arrays(), {"cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}
 
     def _score(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
-        from fedai.weights import Weights, unpack
-
-        unpack(Weights.of(dict(task.arrays)), self.network, self.layout)
+        self._load(task)
         scores = self._predict("test")
         kept.mkdir(parents=True, exist_ok=True)
         np.save(_scores_in(kept, task.model), scores)

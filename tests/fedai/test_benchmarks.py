@@ -26,7 +26,9 @@ from benchmarks.round_overhead.flower_side import read_times  # noqa: E402
 CLASSES = ("hand", "head")
 
 
-@pytest.mark.parametrize("name", ["coverage", "round_overhead", "real_images", "deidentification"])
+@pytest.mark.parametrize(
+    "name", ["coverage", "round_overhead", "round_memory", "real_images", "deidentification"]
+)
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

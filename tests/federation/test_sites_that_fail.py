@@ -15,7 +15,7 @@ from fedai_server.launch import halt
 from federation_processes import wait_for
 from federation_sites import SITES, Federation
 
-from fedai.aggregation import FedAvg
+from fedai.aggregation import WeightedMean
 from fedai.errors import FederationError
 from fedai.weights import Entry, Layout, Weights
 
@@ -108,11 +108,11 @@ def test_nan_is_named_as_such(misbehaving: dict[str, dict[str, Any]]) -> None:
 def test_nan_that_got_past_the_wire_too_is_not_averaged(odd: float) -> None:
     layout = Layout((Entry("w", (2,), "float32"),), (), ())
     none, count = np.zeros(0, np.float32), np.zeros(0, np.int64)
-    mean = FedAvg(layout)
+    mean = WeightedMean(layout)
     mean.add("north", Weights(np.ones(2, np.float32), none, count), 3)
     with pytest.raises(FederationError, match="NaN"):
         mean.add("west", Weights(np.array([1, odd], np.float32), none, count), 3)
-    assert mean.mean().parameters.tolist() == [1, 1]
+    assert mean.update().parameters.tolist() == [1, 1]
     assert mean.sites == ["north"]
 
 

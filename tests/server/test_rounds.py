@@ -16,7 +16,7 @@ from post_office import TORN, Answer, Node, PostOffice, Script, Site
 from replies_to import LAYOUT, STUDY, reply_to, task_of
 
 from fedai import wire
-from fedai.aggregation import FedAvg
+from fedai.aggregation import WeightedMean
 from fedai.errors import FederationError
 from fedai.flower import reply_record
 from fedai.weights import Weights
@@ -76,14 +76,14 @@ def test_a_question_closes_when_all_have_answered() -> None:
 
 
 def test_the_arrays_that_are_folded_are_those_that_were_sent() -> None:
-    mean = FedAvg(LAYOUT)
+    mean = WeightedMean(LAYOUT)
     grid = office(
         north=lambda task: reply_to(task, cases=30, value=1.0),
         east=lambda task: reply_to(task, cases=10, value=5.0),
         south=lambda task: reply_to(task, cases=60, value=0.0),
     )
     ask(grid, fold=lambda site, reply: mean.add(site, Weights.of(dict(reply.arrays)), reply.metrics["cases"]))  # type: ignore[arg-type]
-    np.testing.assert_allclose(mean.mean().parameters, 0.8)
+    np.testing.assert_allclose(mean.update().parameters, 0.8)
     assert mean.cases == 100
 
 

@@ -99,7 +99,7 @@ def test_watching_tells_each_thing_once_and_ends_with_the_run(
     monkeypatch.setattr(module, "WATCH_EVERY_S", 0.02)
 
     def go_on() -> None:
-        time.sleep(0.15)
+        time.sleep(1.0)
         runs.add("small-1", "model_scored", {"model": "federated", "answered": ["north"]})
         runs.move("small-1", "finished")
 
@@ -154,3 +154,43 @@ def test_the_home_may_come_from_the_environment(
     monkeypatch.setenv("FEDAI_SERVER_HOME", str(home))
     assert run(["run", "list"]) == 0
     assert "small-1" in capsys.readouterr().out
+
+
+def test_a_run_is_paused_and_resumed(home: Path, runs: RunDatabase, capsys: Capture) -> None:
+    told = []
+    for word in ("pause", "pause", "resume", "resume"):
+        assert run(["run", word, "small-1", "--home", str(home), "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    results = [one.get("result", one) for one in told]
+    assert [one["state"] for one in results] == ["paused", "paused", "running", "running"]
+    assert [one.get("paused", one.get("resumed")) for one in results] == [True, False, True, False]
+    assert runs.get("small-1").reason == "resumed"
+
+
+def test_a_run_that_is_not_there_can_not_be_paused(home: Path, capsys: Capture) -> None:
+    assert run(["run", "pause", "gone-1", "--home", str(home)]) == 2
+    assert "there is no run 'gone-1'" in capsys.readouterr().err
+
+
+def test_watch_tells_that_the_server_is_down_and_how_runs_go_on(
+    home: Path, runs: RunDatabase, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(module, "WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    runs.add("small-1", "continued", {"after": 1})
+    threading.Timer(1.5, lambda: runs.move("small-1", "stopped", "by the coordinator")).start()
+    assert run(["run", "watch", "small-1", "--home", str(home)]) == 5
+    said = "".join(capsys.readouterr())
+    assert said.count("the server is down; runs go on with: fedai server start") == 1
+    assert "its process at the server was gone; it goes on after round 1" in said
+
+
+def test_every_kind_of_fact_has_a_line_of_its_own() -> None:
+    facts = {"begun": {"sites": ["north"]}, "continued": {"after": 2}, "trained_alone": {"site": "north"},
+             "site_left_out": {"site": "north", "why": "late"}}  # fmt: skip
+    lines = [module._line(kind, fact) for kind, fact in facts.items()]
+    assert lines[1:] == [
+        "its process at the server was gone; it goes on after round 2",
+        "north has trained its own model",
+        "north is left out of the judgement: late",
+    ]

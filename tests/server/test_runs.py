@@ -15,7 +15,7 @@ from studies import small_study
 from fedai.errors import ConfigError, FederationError
 
 ENDS: tuple[State, ...] = OVER
-UNDER_WAY: tuple[State, ...] = ("planned", "waiting", "running", "judging")
+UNDER_WAY: tuple[State, ...] = ("planned", "waiting", "running", "degraded")
 
 
 @pytest.fixture
@@ -48,6 +48,30 @@ def test_a_run_that_ended_stays_as_it_ended(end: State, later: State, runs: RunD
     assert ended.ended
     assert not runs.move(name, later, "another reason")
     assert runs.get(name) == ended
+
+
+def test_a_paused_run_is_moved_by_nothing_but_its_end_or_being_resumed(runs: RunDatabase) -> None:
+    name = runs.plan(small_study())
+    assert not runs.resume(name)
+    assert runs.pause(name)
+    assert not runs.pause(name)
+    for state in UNDER_WAY:
+        assert not runs.move(name, state)
+    assert runs.get(name).state == "paused"
+    assert runs.resume(name)
+    assert runs.get(name).state == "running"
+    assert runs.pause(name)
+    assert runs.move(name, "stopped")
+    assert not runs.resume(name)
+    assert not runs.pause(name)
+
+
+def test_the_last_round_is_the_last_that_closed(runs: RunDatabase) -> None:
+    name = runs.plan(small_study())
+    assert runs.last_round(name) == 0
+    for number in (1, 2):
+        runs.add(name, "round_closed", {"number": number})
+    assert runs.last_round(name) == 2
 
 
 def test_a_run_that_is_not_there_can_not_be_moved_or_read(runs: RunDatabase) -> None:
@@ -83,6 +107,8 @@ def test_a_record_puts_all_facts_together(runs: RunDatabase) -> None:
     runs.add(name, "site_refused", {"site": "east", "code": "DATA 0123456789ab"})
     runs.add(name, "round_closed", {"number": 1})
     runs.add(name, "model_scored", {"model": "federated", "answered": ["north"]})
+    runs.add(name, "continued", {"after": 1})
+    runs.add(name, "model_scored", {"model": "federated", "answered": ["north"]})
     runs.move(name, "finished")
     record = json.loads(json.dumps(runs.record(name)))
     assert (record["run"], record["state"], record["study_hash"]) == (name, "finished", small_study().sha256)
@@ -92,6 +118,7 @@ def test_a_record_puts_all_facts_together(runs: RunDatabase) -> None:
     assert record["refused"] == {"east": "DATA 0123456789ab"}
     assert record["rounds"] == [{"number": 1}]
     assert record["models"] == ["federated"]
+    assert record["continued"] == [1]
 
 
 WORKER = """

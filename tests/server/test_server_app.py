@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from fedai_server import rounds
+from fedai_server import rounds, server_app
 from fedai_server.runs import RunDatabase
-from fedai_server.server_app import conduct
+from fedai_server.server_app import Interrupted, conduct
 from fedai_site.client_app import Bench
 from fedai_site.home import SiteHome
+from federation_processes import wait_for
 from flwr.app import Error
 from flwr.supercore.task_identity import TaskIdentity
 from homes import make_home
@@ -34,6 +37,7 @@ from fedai.weights import layout_of, pack
 from fedai.wire import Task
 
 SITES = ("north", "east", "south")
+LAYOUT = layout_of(build_network(small_study()))
 STUDY = small_study(rounds={"grace_s": 2, "deadline_s": 30, "waiting_s": 30})
 
 
@@ -369,3 +373,180 @@ def test_whatever_ends_the_process_is_written_down(
         go()
     assert runs.get("small-1").reason == "the server's process ended: ZeroDivisionError"
     assert (registry / "record.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hospitals: dict[str, SiteHome], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registry of a run that nothing happened to."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_task_id", "_run_id", "_node_id"):
+            patch.setattr(TaskIdentity, name, 1)
+        _, registry, go = run_of(tmp_path_factory.mktemp("undisturbed"), at(hospitals))
+        go()
+    return registry
+
+
+class Killed(BaseException):
+    """The end of the server's process in the middle of something."""
+
+
+def once(answer: Change) -> Change:
+    """The server's process ends when this is asked for the first time; afterwards it is answered."""
+    left = [Killed("-9")]
+
+    def asked(task: Task) -> Answer:
+        if left:
+            raise left.pop()
+        return answer(task)
+
+    return asked
+
+
+@pytest.mark.parametrize(("kind", "after"), [("ready", 0), ("train", 0), ("train", 1), ("train_alone", 2),
+                                             ("score", 2), ("place", 2)])  # fmt: skip
+def test_a_run_whose_process_was_killed_goes_on_and_ends_as_if_nothing_had_been(
+    kind: str, after: int, hospitals: dict[str, SiteHome], tmp_path: Path, undisturbed: Path
+) -> None:
+    killing = once(working(hospitals["east"], STUDY))
+    bench = working(hospitals["east"], STUDY)
+    grid = at(hospitals, east={kind: lambda task: (killing if task.round in (0, after + 1) else bench)(task)})
+    runs, registry, go = run_of(tmp_path, grid)
+    with pytest.raises(Killed):
+        go()
+    assert runs.get("small-1").state in ("waiting", "running")
+    runs.attach("small-1", 2)
+    go()
+    assert runs.get("small-1").state == "finished"
+    for folder in ("round-0001", "round-0002", "local-east", "local-north", "local-south"):
+        assert weights_in(registry / folder) == weights_in(undisturbed / folder), folder
+    assert json.loads((registry / "judgement.json").read_text()) == json.loads(
+        (undisturbed / "judgement.json").read_text()
+    )
+    asked = [(task.kind, task.round) for task in grid.sites["north"].asked]
+    assert ("train", 1) in asked
+    assert not after or asked.count(("train", 1)) == 1  # a round that had closed is not trained again
+    told = runs.record("small-1")
+    assert [fact["number"] for fact in told["rounds"]] == [1, 2]
+    assert told["models"] == ["federated", "local:east", "local:north", "local:south"]
+
+
+def weights_in(folder: Path) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def test_a_run_does_not_go_on_from_a_checkpoint_that_was_changed(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    grid = at(hospitals, east={"train_alone": once(working(hospitals["east"], STUDY))})
+    _, registry, go = run_of(tmp_path, grid)
+    with pytest.raises(Killed):
+        go()
+    save_checkpoint(registry / "round-0002", pack(build_network(STUDY), LAYOUT), LAYOUT)
+    with pytest.raises(FederationError, match="checkpoint of round 2 is not the one"):
+        go()
+
+
+def test_a_site_left_out_of_the_judgement_before_is_not_in_the_pool_afterwards(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    """A site lets itself be linked in a smaller pool, never in a larger one."""
+    kept = Clears(working(hospitals["north"], STUDY))
+    refusals = iter([refused("TRAINING")])
+    killed_at_second = iter([working(hospitals["east"], STUDY), once(working(hospitals["east"], STUDY))])
+    south = working(hospitals["south"], STUDY)
+    grid = at(
+        hospitals,
+        north={"place": kept},
+        south={"place": lambda task: next(refusals, south)(task)},
+        east={"place": lambda task: next(killed_at_second, working(hospitals["east"], STUDY))(task)},
+    )
+    runs, registry, go = run_of(tmp_path, grid)
+    with pytest.raises(Killed):
+        go()
+    go()
+    assert set(judged(registry).sites) == {"north", "east"}
+    assert judged(registry).left_out == {"south": "TRAINING 0123456789ab"}
+    assert runs.get("small-1").state == "finished"
+
+
+def test_a_process_that_was_replaced_ends_without_a_word_in_the_run(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    def replaced(task: Task) -> Answer:
+        runs.attach("small-1", 99)
+        return None
+
+    runs, _, go = run_of(tmp_path, at(hospitals, north={"train": replaced}))
+    with pytest.raises(Interrupted, match="in another process"):
+        go()
+    assert runs.get("small-1").state == "running"
+
+
+def test_a_process_that_loses_the_superlink_is_no_end_of_its_run(
+    hospitals: dict[str, SiteHome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> Any:
+        raise httpx.ConnectError("gone")
+
+    grid = at(hospitals)
+    runs, _, go = run_of(tmp_path, grid)
+    monkeypatch.setattr(grid, "get_nodes", away)
+    with pytest.raises(httpx.ConnectError):
+        go()
+    assert runs.get("small-1").state == "waiting"
+
+
+def test_a_round_without_all_of_its_sites_leaves_the_run_degraded_until_all_are_back(
+    hospitals: dict[str, SiteHome], tmp_path: Path
+) -> None:
+    states: list[tuple[str, str]] = []
+    south = working(hospitals["south"], STUDY)
+
+    def second(task: Task) -> Answer:
+        states.append((runs.get("small-1").state, runs.get("small-1").reason))
+        return south(task) if task.round == 2 else Error(wire.ERROR_NUMBER, "TRAINING 0123456789ab")
+
+    runs, _, go = run_of(tmp_path, at(hospitals, south={"train": second, "train_alone": second}))
+    go()
+    assert states == [
+        ("running", "round 1 of 2"),
+        ("degraded", "round 1 closed without south (TRAINING 0123456789ab)"),
+        ("running", "judging the models"),
+    ]
+    assert runs.get("small-1").state == "finished"
+
+
+def test_a_paused_run_closes_its_round_and_asks_nothing_more_until_it_is_resumed(
+    hospitals: dict[str, SiteHome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_app, "PAUSED_POLL_S", 0.01)
+    north, paused = working(hospitals["north"], STUDY), threading.Event()
+
+    def pausing(task: Task) -> Answer:
+        if task.round == 1:
+            assert runs.pause("small-1")
+            paused.set()
+        return north(task)
+
+    grid = at(hospitals, north={"train": pausing})
+    runs, registry, go = run_of(tmp_path, grid)
+    going = threading.Thread(target=go)
+    going.start()
+    assert paused.wait(60)
+    wait_for(lambda: bool(runs.facts("small-1", "round_closed")), 60, "the open round")
+    time.sleep(0.3)
+    assert runs.get("small-1").state == "paused"
+    assert {task.round for task in grid.sites["north"].asked} == {0, 1}
+    assert runs.resume("small-1")
+    going.join(120)
+    assert runs.get("small-1").state == "finished"
+    assert (registry / "judgement.json").is_file()
+
+
+def test_a_run_in_which_no_site_can_train_has_failed(hospitals: dict[str, SiteHome], tmp_path: Path) -> None:
+    no: dict[str, Change] = {"train": refused("TRAINING")}
+    runs, _, go = run_of(tmp_path, at(hospitals, south=no, east=no, north=no))
+    with pytest.raises(OutOfTime):
+        go()
+    run = runs.get("small-1")
+    assert (run.state, run.reason.count("TRAINING")) == ("failed", 3)

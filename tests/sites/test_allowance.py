@@ -47,6 +47,17 @@ def test_a_run_has_one_name_and_a_name_one_run(tmp_path: Path) -> None:
     allowance.claim(tmp_path, 7, task, STUDY)
 
 
+def test_a_run_that_goes_on_is_the_one_that_it_began_as_if_the_study_is_the_same(tmp_path: Path) -> None:
+    task = task_of("train")
+    assert allowance.origin(tmp_path, 7, task) == 7
+    allowance.claim(tmp_path, 7, task, STUDY)
+    assert allowance.origin(tmp_path, 8, task) == 7
+    assert allowance.origin(tmp_path, 8, dataclasses.replace(task, study="0" * 64)) == 8
+    assert allowance.origin(tmp_path, 8, dataclasses.replace(task, run="small-2")) == 8
+    (tmp_path / "asked" / "7.json").write_text("torn")
+    assert allowance.origin(tmp_path, 8, task) == 8
+
+
 def placing(count: int, **changes: object) -> Task:
     """Two models with so many cases in one bin of every side."""
     histograms = np.zeros((2, 1, 2, 4096), np.uint32)

@@ -15,7 +15,7 @@ from replies_to import LAYOUT, STUDY, start_weights, task_of
 from studies import small_study
 
 from fedai import wire
-from fedai.aggregation import FedAvg
+from fedai.aggregation import WeightedMean
 from fedai.errors import ConfigError, DataError, RefusedByPolicy, TrainingError
 from fedai.metrics import Score, ScoreHistogram
 from fedai.study import Study
@@ -178,9 +178,9 @@ def test_a_run_of_the_tasks_teaches_the_network(home: SiteHome) -> None:
     losses = []
     for number in (1, 2, 3):
         reply = bench.answer(task_of("train", round=number, arrays=dict(weights.arrays()), **facts), 7)
-        mean = FedAvg(bench.layout)
+        mean = WeightedMean(bench.layout)
         mean.add("north", Weights.of(dict(reply.arrays)), int(reply.metrics["cases"]))
-        weights = applied(weights, mean.mean())
+        weights = applied(weights, mean.update())
         losses.append(reply.metrics["train_loss"])
     assert losses[2] < losses[0]
     scored = bench.answer(task_of("score", arrays=dict(weights.arrays()), **facts), 7)

@@ -1,4 +1,4 @@
-"""`fedai run`: start, watch, list, show and stop runs, at the coordinator."""
+"""`fedai run`: start, watch, list, show, pause and stop runs, at the coordinator."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
-    help="At the coordinator: start, watch, list, show and stop runs.",
+    help="At the coordinator: start, watch, list, show, pause and stop runs.",
 )
 
 Home = Annotated[Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home folder.")]
 HERE = Path()
+LINES = {
+    "begun": "begun",
+    "continued": "its process at the server was gone; it goes on after round {after}",
+    "trained_alone": "{site} has trained its own model",
+    "site_left_out": "{site} is left out of the judgement: {why}",
+}
 RunName = Annotated[str, typer.Argument(help="The run's name, such as cxr-nodule-1.", metavar="RUN")]
-WATCH_EVERY_S, SETTLE_EVERY_S = 0.5, 10.0
+WATCH_EVERY_S, LOOK_EVERY_S = 0.5, 5.0
 
 
 @app.command()
@@ -93,15 +99,32 @@ def stop(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
     emit({"run": run, "stopped": stopped}, as_json=as_json, lines=lines)
 
 
+@app.command()
+def pause(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """Pause a run: a round that is open still closes, no further one begins."""
+    _change(run, home, "paused", "is not under way", as_json=as_json)
+
+
+@app.command()
+def resume(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """Let a paused run go on (the server must be up, or it goes on when it is started)."""
+    _change(run, home, "resumed", "is not paused", as_json=as_json)
+
+
+def _change(run: str, home: Path, done: str, otherwise: str, *, as_json: bool) -> None:
+    runs = _runs(home)
+    runs.get(run)
+    changed = runs.pause(run) if done == "paused" else runs.resume(run)
+    state = runs.get(run).state
+    lines = [f"{run} {done}" if changed else f"{run} {otherwise}: it is {state}"]
+    emit({"run": run, done: changed, "state": state}, as_json=as_json, lines=lines)
+
+
 def _runs(home: Path) -> RunDatabase:
-    """The run database, after runs whose process was killed have been called failed."""
     from fedai_server.home import open_home
-    from fedai_server.launch import settle
     from fedai_server.runs import RunDatabase
 
-    opened = open_home(home)
-    settle(opened)
-    return RunDatabase(opened.folder / "runs.sqlite")
+    return RunDatabase(open_home(home).folder / "runs.sqlite")
 
 
 def _facts_of(run: Run) -> dict[str, object]:
@@ -132,20 +155,39 @@ def _news(home: Path, name: str) -> Iterator[str]:
     """Lines as they become true, until the run is over."""
     from fedai_server.runs import OVER
 
-    seen, state, settled_at = 0, "", float("-inf")
+    seen, told, runs, server = 0, ("", ""), _runs(home), _Server(home)
     while True:
-        if time.monotonic() - settled_at > SETTLE_EVERY_S:
-            runs, settled_at = _runs(home), time.monotonic()
         run = runs.get(name)
         for number, kind, fact in runs.facts(name, after=seen):
             yield f"{name}: {_line(kind, fact)}"
             seen = number
-        if run.state != state:
-            state = run.state
-            yield f"{name}: {state} {run.reason}".rstrip()
-        if state in OVER:
+        if (run.state, run.reason) != told:
+            told = (run.state, run.reason)
+            yield f"{name}: {run.state} {run.reason}".rstrip()
+        if run.state in OVER:
             return
+        yield from server.news()
         time.sleep(WATCH_EVERY_S)
+
+
+class _Server:
+    """Says when the server goes down or comes back; a run stands still meanwhile."""
+
+    def __init__(self, home: Path) -> None:
+        from fedai_server.home import open_home
+
+        self.home, self.up, self.looked_at = open_home(home), True, time.monotonic()
+
+    def news(self) -> Iterator[str]:
+        from fedai_server.processes import is_ready
+
+        if time.monotonic() - self.looked_at < LOOK_EVERY_S:
+            return
+        up, self.looked_at = is_ready(self.home), time.monotonic()
+        if up != self.up:
+            self.up = up
+            down = f"the server is down; runs go on with: fedai server start {self.home.folder}"
+            yield "the server is up again" if up else down
 
 
 def _line(kind: str, fact: dict[str, Any]) -> str:
@@ -160,7 +202,7 @@ def _line(kind: str, fact: dict[str, Any]) -> str:
         return f"round {fact['number']} {by}{late}{refused}"
     if kind == "model_scored":
         return f"{fact['model']} scored by {', '.join(fact['answered'])}"
-    return kind
+    return LINES.get(kind, kind).format(**fact)
 
 
 def _cohort_lines(record: dict[str, Any]) -> list[str]:

@@ -63,7 +63,7 @@ def start(
     home: Home,
     record: Annotated[Path | None, typer.Option(help="Keep every request received from sites here.")] = None,
 ) -> None:
-    """Run the server in the foreground; Ctrl-C ends it and all that it started."""
+    """Run the server in the foreground; Ctrl-C ends it and all that it started. Runs under way go on."""
     from fedai_server.home import open_home
     from fedai_server.processes import stop_on_signals, supervise
 
@@ -75,8 +75,13 @@ def start(
     def restarted(child: Child) -> None:
         print(f"{child.name} ended and is started again, log {child.log}", flush=True)
 
+    def continued(run: str) -> None:
+        print(f"{run} goes on", flush=True)
+
     with stop_on_signals() as stop:
-        supervise(opened, record=record, stop=stop, on_ready=ready, on_restart=restarted)
+        supervise(
+            opened, record=record, stop=stop, on_ready=ready, on_restart=restarted, on_continued=continued
+        )
     print("stopped", flush=True)
 
 

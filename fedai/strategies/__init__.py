@@ -1,0 +1,43 @@
+"""How updates become new weights: a study's `strategy`, one short file each, by name from a closed list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fedai.strategies.bulyan import Bulyan
+from fedai.strategies.fedadagrad import FedAdagrad
+from fedai.strategies.fedadam import FedAdam
+from fedai.strategies.fedavg import FedAvg
+from fedai.strategies.fedavgm import FedAvgM
+from fedai.strategies.fedbn import FedBN
+from fedai.strategies.fednova import FedNova
+from fedai.strategies.fedper import FedPer
+from fedai.strategies.fedprox import FedProx
+from fedai.strategies.fedyogi import FedYogi
+from fedai.strategies.geometric_median import GeometricMedian
+from fedai.strategies.krum import Krum
+from fedai.strategies.median import Median
+from fedai.strategies.rule import Rule, State
+from fedai.strategies.trimmed_mean import TrimmedMean
+
+__all__ = ["FedAvg", "Rule", "State", "Strategy"]
+
+Strategy = Annotated[
+    FedAvg
+    | FedAvgM
+    | FedProx
+    | FedAdam
+    | FedYogi
+    | FedAdagrad
+    | FedNova
+    | FedBN
+    | FedPer
+    | Median
+    | TrimmedMean
+    | Krum
+    | Bulyan
+    | GeometricMedian,
+    Field(discriminator="name"),
+]

@@ -1,0 +1,54 @@
+"""FedNova: updates are divided by the local steps behind them, so that no site counts for more because it
+takes more steps (Wang et al., NeurIPS 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fedai.aggregation import WeightedMean
+from fedai.registry import SGD, Optimizer
+from fedai.strategies.rule import Rule
+from fedai.weights import Layout, Weights
+
+
+class FedNova(Rule):
+    """Mean of normalized updates, times the mean of the steps (Wang et al., NeurIPS 2020)."""
+
+    name: Literal["FedNova"]
+
+    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> NormalizedMean:
+        return NormalizedMean(layout, momentum=optimizer.momentum if isinstance(optimizer, SGD) else 0.0)
+
+
+@dataclass
+class NormalizedMean(WeightedMean):
+    """Parameters: sum(p a) * sum(p update / a), with p a site's share of cases and a its `effective_steps`.
+    Buffers and counters as in a weighted mean.
+    """
+
+    momentum: float = 0.0
+    _lengths: list[float] = field(default_factory=list)
+
+    def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None:
+        length = effective_steps(max(1, steps), self.momentum)
+        normal = Weights((update.parameters / length).astype(np.float32), update.buffers, update.counters)
+        super().add(site, normal, cases)
+        self._lengths.append(cases * length)
+
+    def update(self) -> Weights:
+        mean = super().update()
+        length = math.fsum(self._lengths) / self.cases  # exactly rounded, whatever the order
+        return Weights((mean.parameters * length).astype(np.float32), mean.buffers, mean.counters)
+
+
+def effective_steps(steps: int, momentum: float) -> float:
+    """The norm of a in the paper: local steps, and how far SGD's momentum (below 1) carries each."""
+    if not momentum:
+        return float(steps)
+    return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)

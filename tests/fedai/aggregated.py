@@ -1,0 +1,83 @@
+"""Updates of invented sites, and what a strategy, or Flower's of the same name, makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
+
+from fedai.registry import SGD, AdamW
+from fedai.strategies import Rule, State
+from fedai.weights import Entry, Layout, Weights
+
+SIZE = 5
+LAYOUT = Layout((Entry("w", (SIZE,), "float32"),), (Entry("s", (1,), "float32"),), (Entry("n", (), "int64"),))
+Site = tuple[Weights, int, int]  # update, cases, steps
+
+
+def weights(parameters: Sequence[float], buffer: float = 0.0, counter: int = 0) -> Weights:
+    return Weights(
+        np.array(parameters, np.float32), np.array([buffer], np.float32), np.array([counter], np.int64)
+    )
+
+
+def combined(rule: Rule, sites: Mapping[str, Site], optimizer: AdamW | SGD = AdamW()) -> Weights:  # noqa: B008
+    """The one update that a round's updates become."""
+    gathered = rule.gather(LAYOUT, optimizer)
+    for name, (update, cases, steps) in sites.items():
+        gathered.add(name, update, cases, steps)
+    return gathered.update()
+
+
+def after(rule: Rule, start: Weights, rounds: Sequence[Mapping[str, Site]]) -> Weights:
+    """The weights after some rounds."""
+    state: State = {}
+    for number, sites in enumerate(rounds, start=1):
+        start, state = rule.step(start, combined(rule, sites), state, number)
+    return start
+
+
+def draw_rounds(sites: int = 7, rounds: int = 3, *, equal: bool = False) -> list[dict[str, Site]]:
+    """Updates around a common direction; cases from 1 to 400, or 10 each where they must not count."""
+    rng = np.random.default_rng(9)
+    drawn = []
+    for _ in range(rounds):
+        common = rng.normal(0, 0.3, SIZE)
+        drawn.append(
+            {
+                f"site-{number}": (
+                    weights((common + rng.normal(0, 0.1, SIZE)).tolist()),
+                    10 if equal else int(rng.integers(1, 400)),
+                    int(rng.integers(1, 30)),
+                )
+                for number in range(sites)
+            }
+        )
+    return drawn
+
+
+def after_flowers(strategy: Any, start: Weights, rounds: Sequence[Mapping[str, Site]]) -> Any:
+    """The parameters after some rounds of one of flwr.serverapp.strategy."""
+    now = start.parameters
+    for number, sites in enumerate(rounds, start=1):
+        if hasattr(strategy, "tau"):
+            strategy.current_arrays = {"w": now}
+        elif hasattr(strategy, "server_momentum"):
+            strategy.current_arrays = ArrayRecord({"w": Array(now)})
+        replies = [_reply(now + update.parameters, cases) for update, cases, _ in sites.values()]
+        arrays, _ = strategy.aggregate_train(number, replies)
+        now = arrays["w"].numpy()
+    return now
+
+
+def _reply(parameters: Any, cases: int) -> Message:
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(parameters)}), "metrics": MetricRecord({"num-examples": cases})}
+    )
+    metadata = Metadata(
+        run_id=1, message_id="m", src_node_id=2, dst_node_id=1, reply_to_message_id="q", group_id="",
+        created_at=0.0, ttl=60, message_type="train",
+    )  # fmt: skip
+    return Message(content, metadata=metadata)
