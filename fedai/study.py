@@ -211,7 +211,7 @@ class Study(Frozen):
         if isinstance(purpose, dict) and isinstance(use, dict):
             said = (purpose.get("commercial_interest"), use.get("commercial"))
             if said == (True, False):
-                found.append((("data_use", "commercial"), "the purpose says that there is a commercial interest"))
+                found.append((("data_use", "commercial"), "the purpose names a commercial interest"))
         return found
 
     @model_validator(mode="after")

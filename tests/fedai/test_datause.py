@@ -155,6 +155,13 @@ def test_a_wrong_data_use_says_what_is_wrong(changes: dict[str, Any], problem: s
     assert problem in str(caught.value)
 
 
+def test_purpose_and_data_use_must_not_contradict_each_other() -> None:
+    purpose = {"statement": "Tests.", "commercial_interest": True}
+    with pytest.raises(ValidationError, match="the purpose names a commercial interest"):
+        small_study(purpose=purpose, data_use=use().model_dump(mode="json"))
+    assert small_study(purpose=purpose, data_use=use(commercial=True).model_dump(mode="json")).data_use
+
+
 def test_a_study_without_data_use_keeps_its_text_and_its_hash() -> None:
     plain = small_study()
     assert "data_use" not in plain.canonical()
