@@ -31,6 +31,7 @@ UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 STEPS = {
     "found": "Images found",
     "deidentified": "De-identified",
+    "consented": "Consent allows it",
     "labelled": "Labelled",
     "eligible": "Eligible",
     "used": "Used",
@@ -40,6 +41,10 @@ LOSSES = {
     "quarantined": ("quarantined", "deidentified"),
     "unreadable_pixels": ("unreadable pixels", "deidentified"),
     "duplicate": ("duplicates", "deidentified"),
+    "withdrawn": ("withdrawn", "deidentified"),
+    "no_consent": ("no consent on record", "consented"),
+    "consent_expired": ("consent expired", "consented"),
+    "consent_scope": ("consent is for other uses", "consented"),
     "unlabelled": ("without a label", "labelled"),
     "ambiguous_key": ("ambiguous label", "eligible"),
     "ambiguous_label": ("ambiguous label", "eligible"),
@@ -283,8 +288,9 @@ def _loss(closed: Json, site: str) -> float:
 def cohort_flow(site: str, cohort: Json) -> str:
     """One site's way from images found to images used, and the three splits."""
     counts, excluded = cohort.get("flow", {}), cohort.get("excluded", {})
-    steps = [(name, int(counts.get(key, 0))) for key, name in STEPS.items()]
-    losses = [_losses_before(key, excluded) for key in list(STEPS)[1:]]
+    told = [key for key in STEPS if key in counts]  # a run of an earlier release has no step for consent
+    steps = [(STEPS[key], int(counts[key])) for key in told]
+    losses = [_losses_before(key, excluded) for key in told[1:]]
     ends = [(name, _split_contents(split)) for name, split in cohort.get("splits", {}).items()]
     picture = charts.flow(steps, losses, ends, title=f"Images at {site}")
     return f"<div><h3>{escape(site)}</h3>{picture}</div>"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from fedai.datause import DataUse
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
 from fedai.strategies import FedAvg, Strategy
@@ -162,13 +163,18 @@ def _purpose_form(value: object) -> str:
 
 
 class Study(Frozen):
-    """The YAML that a consortium agrees on. See configs/studies/ for one in full."""
+    """The YAML that a consortium agrees on. See configs/studies/ for one in full.
+
+    `data_use` is what patients' consent is held against; without it a study counts as one that needs the
+    widest consent.
+    """
 
     name: Name
     version: Annotated[int, Field(ge=1)] = 1
     purpose: Annotated[
         Annotated[ShortText, Tag("text")] | Annotated[Purpose, Tag("Purpose")], Discriminator(_purpose_form)
     ]
+    data_use: DataUse | None = None
     task: Classification
     sites: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000), AfterValidator(_all_different)]
     cohort: CohortRules = CohortRules()
@@ -196,6 +202,11 @@ class Study(Frozen):
             and sum(fractions) > MOST_HELD_OUT
         ):
             found.append((("split",), "validation and test leave under a tenth of the patients for training"))
+        purpose, use = data.get("purpose"), data.get("data_use")
+        if isinstance(purpose, dict) and isinstance(use, dict):
+            said = (purpose.get("commercial_interest"), use.get("commercial"))
+            if said == (True, False):
+                found.append((("data_use", "commercial"), "the purpose names a commercial interest"))
         return found
 
     @model_validator(mode="after")
@@ -214,10 +225,13 @@ class Study(Frozen):
         return self.purpose if isinstance(self.purpose, str) else self.purpose.statement
 
     def canonical(self) -> str:
-        """JSON with sorted keys and every default written out: what is hashed and what travels."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        """JSON with sorted keys and every default written out: what is hashed and what travels.
+
+        A study without `data_use` reads as it did before there was one, so that its hash stays.
+        """
+        unsaid = {"data_use"} if self.data_use is None else None
+        said = self.model_dump(mode="json", exclude=unsaid)
+        return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @cached_property
     def sha256(self) -> str:

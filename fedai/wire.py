@@ -36,11 +36,15 @@ REPLY_OF: dict[TaskKind, ReplyKind] = {
 }
 
 SPLITS = ("train", "validation", "test")
-FLOW = ("found", "deidentified", "labelled", "eligible", "used")
+FLOW = ("found", "deidentified", "consented", "labelled", "eligible", "used")
 EXCLUSIONS = (
     "quarantined",
     "unreadable_pixels",
     "duplicate",
+    "withdrawn",
+    "no_consent",
+    "consent_expired",
+    "consent_scope",
     "unlabelled",
     "ambiguous_key",
     "label_not_in_study",

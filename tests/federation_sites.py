@@ -39,6 +39,7 @@ SIDE = 24
 CONNECT_S = 60.0
 RUN_S = 180.0
 WITNESS = Path(__file__).parent / "audit" / "witness"
+WATCHED = Path(__file__).parent / "watched_site.py"
 FAULTY = Path(__file__).parent / "faulty_site.py"
 
 
@@ -157,21 +158,26 @@ class Federation:
         ]
         return "\n".join(parts)
 
-    def add_site(self, name: str, *, faults: Path | None = None, data: bool = True) -> Site:
-        """Make a home, fill it, admit it and start its agent (with faults, where a plan is given)."""
-        site = self.prepare_site(name, faults=faults)
+    def add_site(
+        self, name: str, *, faults: Path | None = None, batches: Path | None = None, data: bool = True
+    ) -> Site:
+        """Make a home, fill it, admit it and start its agent.
+
+        With faults, where a plan is given; writing down every batch, where a file is.
+        """
+        site = self.prepare_site(name, faults=faults, batches=batches)
         if data:
             self.finish_adding(site, self.begin_adding(site))
         admit(self.home, name, site.home.public_key)
         site.start()
         return site
 
-    def prepare_site(self, name: str, *, faults: Path | None = None) -> Site:
+    def prepare_site(self, name: str, *, faults: Path | None = None, batches: Path | None = None) -> Site:
         home = make_site_home(self.folder / "sites" / name, name, self.home.address, self.home.authority)
         tail = ["site", "start", str(home.folder)]
-        command = (
-            [*fedai_command(), *tail] if faults is None else [sys.executable, str(FAULTY), str(faults), *tail]
-        )
+        command = [*fedai_command(), *tail]
+        for script, file in ((FAULTY, faults), (WATCHED, batches)):
+            command = [sys.executable, str(script), str(file), *tail] if file is not None else command
         self.sites[name] = Site(home, environment(self.witness), command)
         return self.sites[name]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from fedai.errors import ConfigError
 from fedai_site import intake
 from fedai_site.catalogue import Catalogue, Record, SourceFile
+from fedai_site.consents import Consents
 from fedai_site.deidentify.objects import Settings, names_of
 from fedai_site.deidentify.output import Job, as_data_error
 from fedai_site.deidentify.profile import BASIC, Profile
@@ -23,6 +24,7 @@ from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.run import Ran, run
 from fedai_site.deidentify.state import State, Written
 from fedai_site.labels import LabelTable, read_labels
+from fedai_site.quarantine import Reason
 
 Progress = Callable[[int, int], None]
 CLEAN, PRIVATE = "clean", "deid"
@@ -74,13 +76,18 @@ def add_data(
     settings = Settings(profile, home / "keys" / "pseudonym.key", pixels=pixels, faces=pixels)
     names = names_of(settings)
     look = partial(intake.look, names)
-    job = Job(folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True)
+    with Consents(home) as consents:
+        barred = consents.barred()
+    job = Job(
+        folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True, barred=barred
+    )
     try:
         with Catalogue(home / "catalogue.sqlite") as catalogue:
             catalogue.use_key(names.key_id)
             ran = run(job, processes=processes, progress=progress)
             with State(job.private) as state:
-                catalogue.replace(_records(state), _sources(state))
+                state.conceal(str(Reason.WITHDRAWN), lambda path: names.label_key("path", str(path)))
+                recatalogue(catalogue, state)
             unknown = _add_labels(catalogue, names, table) if table else ()
             has_label = Counter(entry.label is not None for entry in catalogue.labelled())
     except (OSError, sqlite3.OperationalError) as error:
@@ -101,6 +108,11 @@ def _added(ran: Ran, has_label: Counter[bool], rows: int, unknown: tuple[int, ..
         label_rows=rows,
         unknown_labels=unknown,
     )
+
+
+def recatalogue(catalogue: Catalogue, state: State) -> None:
+    """Make the catalogue say what the private state of the cleaning says."""
+    catalogue.replace(_records(state), _sources(state))
 
 
 def _records(state: State) -> Iterator[Record]:

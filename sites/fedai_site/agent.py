@@ -223,12 +223,20 @@ class Agent:
         bench.permit, started = allowed, time.monotonic()
         self.until = min(allowed.until, time.time() + budget.seconds_left())
         try:
-            reply = bench.answer(task, run_id)
+            reply = self._kept_answer(bench, task, run_id, path)
         finally:
             budget.spend(seconds=time.monotonic() - started)
         log.info("%s: %s took %.3f s", task.run, task.key, time.monotonic() - started)
-        replies.keep(path, reply)
         return reply
+
+    def _kept_answer(self, bench: Bench, task: Task, run_id: int, path: Path) -> Reply:
+        """The answer, kept for a task that is sent again; anew where a patient withdrew at that moment."""
+        while True:
+            reply = bench.answer(task, run_id)
+            replies.keep(path, reply)
+            if bench.is_current():
+                return reply
+            path.unlink(missing_ok=True)
 
     def _bench(self, study: Study) -> Bench:
         if study.sha256 not in self.benches:
@@ -244,6 +252,7 @@ class Agent:
     def _pass_out(self, reply: Reply, task: Task, study: Study, message: Message) -> Parcel:
         """Egress looks at what was packed, not at what it was packed from. A yes taken back is none."""
         allowed = permit(self.home, study)
+        self._bench(study).check_rights()
         budget = Budget(self.home.runs, allowed)
         record = reply_record(replace(reply, ledger=self.heads.last()))
         parcel = pack(record, message)

@@ -5,7 +5,8 @@ DICOM file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from fedai.study import Preprocessing
     from fedai_site.cohort import Case
 
-RELEASE = 1
+RELEASE = 2
 """Part of every key: raise it when the same file would give other pixels."""
+CACHE = "cache"
 
 
 def load(home: Path, cases: Sequence[Case], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -34,11 +36,34 @@ def load(home: Path, cases: Sequence[Case], preprocessing: Preprocessing) -> NDA
     """
     rows, columns = preprocessing.image_size
     images = np.empty((len(cases), 1, rows, columns), dtype=np.uint8)
-    folder = home / "cache" / _settings(preprocessing)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home / CACHE / _settings(preprocessing)
+    for patient in {case.patient for case in cases}:
+        (folder / patient).mkdir(parents=True, exist_ok=True)  # before any file is read: see `forget`
     for number, case in enumerate(cases):
-        images[number, 0] = _image(folder, case, preprocessing)
+        images[number, 0] = _image(folder / case.patient, case, preprocessing)
     return images
+
+
+def arrays_of(home: Path, patients: Collection[str]) -> list[Path]:
+    """Every cached array of these patients, and all of an earlier release, which didn't note whose it was."""
+    found = []
+    for folder in (home / CACHE).glob("*"):
+        is_current = folder.name.startswith(f"v{RELEASE}-")
+        for part in [folder / patient for patient in patients] if is_current else [folder]:
+            found += [path for path in part.rglob("*") if path.is_file()]
+    return sorted(found)
+
+
+def forget(home: Path, patients: Collection[str]) -> None:
+    """Delete what `arrays_of` lists, after the clean files.
+
+    Another process that still reads can't write an array again: its folder is gone, and if it made it anew,
+    that was before it looked for the clean file, which isn't there.
+    """
+    for folder in (home / CACHE).glob("*"):
+        is_current = folder.name.startswith(f"v{RELEASE}-")
+        for part in [folder / patient for patient in patients] if is_current else [folder]:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _settings(preprocessing: Preprocessing) -> str:

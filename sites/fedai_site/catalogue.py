@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedai.errors import ConfigError
+from fedai_site.databases import compact
 
 SCHEMA_VERSION = "2"
 SCHEMA = """
@@ -122,6 +123,7 @@ class Catalogue:
         self._connection = sqlite3.connect(path, timeout=30)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.executescript(SCHEMA)
         self._fix_fact("schema", SCHEMA_VERSION, "the catalogue was made by another release")
 
@@ -165,6 +167,25 @@ class Catalogue:
             connection.executemany(f"INSERT INTO objects VALUES ({marks})", rows)  # noqa: S608
             files = ((os.fsencode(source.path), source.state) for source in sources)
             connection.executemany("INSERT INTO sources VALUES (?, ?)", files)
+
+    def forget_labels(self, records: Iterable[Record]) -> None:
+        """Delete the labels that these objects answer to, but those that other objects answer to as well."""
+        with self._connection as connection:
+            for record in records:
+                for kind, column in KEY_COLUMNS.items():
+                    shared = f"SELECT 1 FROM objects WHERE {column} = labels.key AND patient != ?"  # noqa: S608
+                    query = f"DELETE FROM labels WHERE kind = ? AND key = ? AND NOT EXISTS ({shared})"  # noqa: S608
+                    connection.execute(query, (kind, getattr(record, column), record.patient))
+
+    def of_patients(self, patients: Iterable[str]) -> list[Record]:
+        """The clean objects of some patients."""
+        query = "SELECT * FROM objects WHERE patient = ? ORDER BY id"
+        rows = (row for patient in patients for row in self._connection.execute(query, (patient,)))
+        return [Record(*row) for row in rows]
+
+    def compact(self) -> None:
+        """Write the file anew, so that nothing of what was deleted is left in it."""
+        compact(self._connection)
 
     def label_keys(self, kind: str) -> frozenset[str]:
         """The keys of one kind (PatientID, AccessionNumber, SOPInstanceUID) that any object can be labelled

@@ -108,7 +108,7 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     rules.check_named(study, site.settings.name)
     rules.check_signature(study, signature)
     found, now = rules.read_policy(site.rules), datetime.now(UTC)
-    cohort = select(site.folder, study)
+    cohort = select(site.folder, study, consent_required=site.settings.consent_required)
     if found is not None:
         patients = approvals.training_patients(cohort)
         rules.check_clauses(rules.clauses(found, study, signature, patients, now.date()), study)

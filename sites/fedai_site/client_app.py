@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedai import wire
-from fedai.errors import DataError, RefusedByPolicy, TrainingError
+from fedai.errors import DataError, FedaiError, RefusedByPolicy, TrainingError
 from fedai.metrics import Mean, Score, ScoreHistogram
 from fedai.placements import PlacementSums
 from fedai.study import Study
 from fedai.wire import Arrays, Metrics, Reply, Task
 from fedai_site import cache, cohort
+from fedai_site.consents import rights_now
 from fedai_site.home import SiteHome
+from fedai_site.influence import Discarded, noted
 from fedai_site.permit import Permit, check_cohort
 from fedai_site.private import ALONE, PrivateLayers
 from fedai_site.replies import folder_of
@@ -54,23 +57,77 @@ def refuse(message: Message, context: Context) -> Message:
 
 @dataclass
 class Bench:
-    """One study at this site, warm. `may_go_on` is asked before every batch; `permit` says how few patients
-    are too few, and which cases may be used.
+    """One study at this site, warm. `may_go_on` is asked before every batch, and so are patients' rights;
+    `permit` says how few patients are too few, and which cases may be used.
     """
 
     home: SiteHome
     study: Study
     may_go_on: Callable[[], bool]
     permit: Permit = field(default_factory=Permit)
+    rights: str = ""
 
     def answer(self, task: Task, run_id: int) -> Reply:
-        """Do what the task asks, for Flower's run `run_id`.
+        """Do what the task asks, for Flower's run `run_id`; which cases that uses is noted first.
 
-        Raises RefusedByPolicy where it doesn't fit the study or this site's histograms, TrainingError,
+        Work that used a case which may no longer be used is thrown away and done again without it. Raises
+        RefusedByPolicy where the task doesn't fit the study or this site's histograms, TrainingError,
         DataError.
         """
         self.check(task)
+        while True:
+            self.honour_rights()
+            with suppress(Discarded):
+                return self._answer_once(task, run_id)
+
+    def _answer_once(self, task: Task, run_id: int) -> Reply:
         self._check_cohort(task)
+        with noted(self.home.catalogue, task, str(run_id), self.cohort.splits):
+            try:
+                reply = self._answer(task, run_id)
+            except (FedaiError, OSError):
+                if self.is_current():
+                    raise
+                raise Discarded from None
+            if not self.is_current():
+                raise Discarded
+        return reply
+
+    def is_current(self) -> bool:
+        """Whether all cases in hand may still be used; one small file is read unless that has changed."""
+        now = rights_now(self.home.folder)
+        if "cohort" in self.__dict__ and self.rights != now:
+            if self._allowed() != self.cohort:
+                return False
+            self.rights = now
+        return True
+
+    def honour_rights(self) -> None:
+        """Let go of cases whose consent was withdrawn, has ended, or was changed to other uses."""
+        now = rights_now(self.home.folder)
+        if not self.is_current():
+            self.__dict__ |= {"cohort": self._allowed(), "rights": now, "_images": {}, "_tripwires": {}}
+
+    def check_rights(self) -> None:
+        """At the door. Raises TrainingError where what is about to leave used a case that may not be used."""
+        if not self.is_current():
+            raise TrainingError("patients' rights changed while the answer was on its way out")
+
+    def _allowed(self) -> cohort.Cohort:
+        """The cohort in hand without the cases that may no longer be used."""
+        now = {case for cases in self._select().splits.values() for case in cases}
+        splits = self.cohort.splits.items()
+        kept = {name: tuple(case for case in cases if case in now) for name, cases in splits}
+        return replace(self.cohort, splits=kept)
+
+    def _select(self) -> cohort.Cohort:
+        required = self.home.settings.consent_required
+        return cohort.select(self.home.folder, self.study, consent_required=required)
+
+    def _still(self) -> bool:
+        return self.may_go_on() and self.is_current()
+
+    def _answer(self, task: Task, run_id: int) -> Reply:
         kept = folder_of(self.home.runs, task, run_id)
         self.private = PrivateLayers(kept, self.private_layout, self.first_private)
         arrays, metrics = self._work(task, kept)
@@ -141,7 +198,8 @@ class Bench:
 
     @cached_property
     def cohort(self) -> cohort.Cohort:
-        return cohort.select(self.home.folder, self.study)
+        self.rights = rights_now(self.home.folder)
+        return self._select()
 
     def images(self, split: str) -> npt.NDArray[np.uint8]:
         """uint8 [N, 1, rows, columns] of a split, decoded once and then kept."""
@@ -217,7 +275,7 @@ class Bench:
     def _predict(self, split: str) -> npt.NDArray[np.float64]:
         from fedai.evaluation import predict
 
-        return predict(self.network, self.images(split), may_go_on=self.may_go_on)
+        return predict(self.network, self.images(split), may_go_on=self._still)
 
     def _train_alone(self, task: Task) -> tuple[Arrays, Metrics]:
         return self._trained(task, self.study.training.local_epochs * self.study.training.rounds)
@@ -237,7 +295,7 @@ class Bench:
             before=max(0, task.round - 1) * self.study.training.local_epochs,
             seed=seed_of(self.study.training.seed, self.home.settings.name, task.kind, task.round),
             proximal_weight=pull,
-            may_go_on=self.may_go_on,
+            may_go_on=self._still,
         )
         if any(self.private_layout.sizes().values()):
             self.private.keep(pack(self.network, self.private_layout), task.round or ALONE)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedai.errors import DataError
+from fedai.wire import FLOW
 from fedai_site.catalogue import DUPLICATE, WRITTEN, Catalogue, LabelledObject
+from fedai_site.consents import EXPIRED, NO_CONSENT, SCOPE, WITHDRAWN, Consents
 from fedai_site.quarantine import Reason
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ NO_LABEL, AMBIGUOUS, OTHER_LABEL, OTHER_MODALITY = (
     "label_not_in_study",
     "modality",
 )
+CONSENT_REASONS = (NO_CONSENT, EXPIRED, SCOPE)
+TAKEN = (WRITTEN, DUPLICATE)
 PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 
 
@@ -43,10 +47,11 @@ class Case:
 class Cohort:
     """What a study uses of a site, and what it doesn't, counted in images.
 
-    flow: found >= deidentified >= labelled >= eligible >= used. excluded: quarantined, unreadable_pixels,
-    duplicate (found but not deidentified), unlabelled, ambiguous_key, label_not_in_study, modality (labelled
-    but not eligible, with ambiguous_key). quarantined: the first two by reason code. splits: the used cases;
-    a patient is in one split.
+    flow: found >= deidentified >= consented >= labelled >= eligible >= used. excluded: quarantined,
+    unreadable_pixels, duplicate, withdrawn (found but not deidentified, or not any more), no_consent,
+    consent_expired, consent_scope, unlabelled, ambiguous_key, label_not_in_study, modality (labelled but not
+    eligible, with ambiguous_key). quarantined: the first two by reason code. splits: the used cases; a
+    patient is in one split.
     """
 
     flow: dict[str, int]
@@ -55,26 +60,29 @@ class Cohort:
     splits: dict[str, tuple[Case, ...]]
 
 
-def select(home: Path, study: Study) -> Cohort:
+def select(home: Path, study: Study, *, consent_required: bool = False) -> Cohort:
     """The study's cohort at this site; opens the catalogue, no image.
 
-    Raises DataError for an object without evidence. A patient keeps its split when data are added:
+    Consent that is on record is always honoured; `consent_required` leaves out patients without any. Raises
+    DataError for an object without evidence. A patient keeps its split when data are added or taken away:
     assignments are stored by the study's name, seed and fractions.
     """
+    with Consents(home) as consents:
+        objections = consents.objections(study, required=consent_required)
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         states, entries = catalogue.states(), catalogue.labelled()
         _check_evidence(entries)
-        reasons = [_reason(entry, study) for entry in entries]
+        reasons = [objections.get(entry.patient) or _reason(entry, study) for entry in entries]
         cases = [
             _case(home, entry, study) for entry, reason in zip(entries, reasons, strict=True) if not reason
         ]
         splits = _splits(catalogue, cases, study)
-    quarantined = {state: n for state, n in sorted(states.items()) if state not in (WRITTEN, DUPLICATE)}
+    quarantined = {state: n for state, n in sorted(states.items()) if state not in (*TAKEN, Reason.WITHDRAWN)}
     excluded = Counter(reason for reason in reasons if reason)
+    flow = _flow(states.total(), len(entries), excluded, len(cases))
     for state, n in states.items():
         excluded[_group(state)] += n
     del excluded[WRITTEN]
-    flow = _flow(states.total(), len(entries), excluded[NO_LABEL], len(cases))
     return Cohort(flow, dict(sorted((+excluded).items())), quarantined, splits)
 
 
@@ -91,14 +99,16 @@ def _check_evidence(entries: Sequence[LabelledObject]) -> None:
 def _group(state: str) -> str:
     if state == WRITTEN:
         return WRITTEN
-    if state == DUPLICATE:
-        return "duplicate"
+    if state in (DUPLICATE, Reason.WITHDRAWN):
+        return "duplicate" if state == DUPLICATE else WITHDRAWN
     return "unreadable_pixels" if state in PIXEL_REASONS else "quarantined"
 
 
-def _flow(found: int, objects: int, unlabelled: int, used: int) -> dict[str, int]:
-    labelled = objects - unlabelled
-    return {"found": found, "deidentified": objects, "labelled": labelled, "eligible": used, "used": used}
+def _flow(found: int, objects: int, excluded: Counter[str], used: int) -> dict[str, int]:
+    deidentified = objects - excluded[WITHDRAWN]  # of which the files are on their way out
+    consented = deidentified - sum(excluded[reason] for reason in CONSENT_REASONS)
+    steps = (found, deidentified, consented, consented - excluded[NO_LABEL], used, used)
+    return dict(zip(FLOW, steps, strict=True))
 
 
 def _reason(entry: LabelledObject, study: Study) -> str | None:

@@ -38,6 +38,7 @@ class SiteSettings(Frozen):
     """site.yaml. `threads`: CPU threads for training. `poll_active_s`, `poll_idle_s`: pauses between
     questions. `witness`: a folder, best on other storage, that gets each signed head of the ledger.
     `keep_sent_days`: how long the bytes that left are kept; 0 keeps their hashes only.
+    `consent_required`: use only patients with a consent record that allows the study.
     """
 
     name: Name
@@ -47,6 +48,7 @@ class SiteSettings(Frozen):
     poll_idle_s: Annotated[float, Field(ge=0.1, le=3600)] = 2.0
     witness: Path | None = None
     keep_sent_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
+    consent_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ class SiteHome:
     @property
     def runs(self) -> Path:
         return self.folder / "runs"
+
+    @property
+    def receipts(self) -> Path:
+        return self.folder / "receipts"
 
     @property
     def private_key(self) -> Path:

@@ -22,7 +22,8 @@ from pydicom.uid import UID, UID_dictionary
 
 from fedai_site import decoding
 from fedai_site.deidentify import reading
-from fedai_site.deidentify.engine import transfer_syntax
+from fedai_site.deidentify.engine import Deidentifier, transfer_syntax
+from fedai_site.deidentify.profile import BASIC
 from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.reading import FAULTS, MAXIMUM_BYTES
 from fedai_site.deidentify.silence import silenced
@@ -93,6 +94,12 @@ def look(names: Pseudonyms, original: Dataset, data: bytes) -> dict[str, str]:
     check(original, data)
     keys = {name: names.label_key(name, text(original, name)) for name in LABEL_KEYS}
     return {"modality": modality(original), **keys}
+
+
+def names_of(names: Pseudonyms, original: Dataset) -> frozenset[str]:
+    """What the patient of an original is known by here: the pseudonym and the keyed PatientID."""
+    key = names.label_key("PatientID", text(original, "PatientID"))
+    return frozenset({Deidentifier(names, BASIC).patient_of(original), key}) - {""}
 
 
 def _check(dataset: Dataset, data: bytes) -> None:

@@ -38,7 +38,7 @@ def read_labels(path: Path) -> LabelTable:
 
     Other columns are ignored. Raises ConfigError that lists every problem as file:line: problem.
     """
-    lines = _lines(path)
+    lines = read_lines(path, "the label file")
     if not lines:
         raise ConfigError(
             "the label file is empty",
@@ -58,25 +58,19 @@ def read_labels(path: Path) -> LabelTable:
     return LabelTable(kind, tuple(rows))
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
+def read_lines(path: Path, what: str) -> list[tuple[int, list[str]]]:
+    """(line, cells) of a UTF-8 CSV. Raises ConfigError, which calls it `what`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             return [(reader.line_num, cells) for cells in reader]
     except OSError as error:
-        raise ConfigError(
-            f"the label file can't be read: {error.strerror}",
-            where=str(path),
-            hint="give the path of a CSV file",
-        ) from None
+        problem, hint = f"can't be read: {error.strerror}", "give the path of a CSV file"
     except UnicodeDecodeError:
-        raise ConfigError(
-            "the label file is not UTF-8 text", where=str(path), hint="save it as CSV UTF-8"
-        ) from None
+        problem, hint = "is not UTF-8 text", "save it as CSV UTF-8"
     except csv.Error as error:
-        raise ConfigError(
-            f"the label file is not CSV: {error}", where=str(path), hint="save it as CSV UTF-8"
-        ) from None
+        problem, hint = f"is not CSV: {error}", "save it as CSV UTF-8"
+    raise ConfigError(f"{what} {problem}", where=str(path), hint=hint)
 
 
 def _header_problems(header: list[str]) -> Iterator[str]:

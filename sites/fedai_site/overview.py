@@ -56,7 +56,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _cohort(home: SiteHome, study: Path) -> dict[str, Any]:
-    cohort = select(home.folder, read_study(study))
+    cohort = select(home.folder, read_study(study), consent_required=home.settings.consent_required)
     splits = {
         name: {"patients": len({case.patient for case in cases}), "cases": len(cases)}
         for name, cases in cohort.splits.items()

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     PIXELS_NOT_EXAMINED = "PIXELS_NOT_EXAMINED"
     FACE_LEFT = "FACE_LEFT"
     SUSPICIOUS_CONTENT = "SUSPICIOUS_CONTENT"
+    WITHDRAWN = "WITHDRAWN"
 
 
 WORDS: dict[Reason, tuple[str, str]] = {
@@ -93,6 +94,10 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.SUSPICIOUS_CONTENT: (
         "holds content that can't be told from an identifier",
         "look at it with `fedai site deid review` and decide",
+    ),
+    Reason.WITHDRAWN: (
+        "is of a patient whose consent was withdrawn",
+        "nothing, unless the patient gives a new consent (`fedai site consent import --renew`)",
     ),
 }
 

@@ -14,6 +14,7 @@ from fedai.wire import Reply, Task
 
 KEPT = 8
 HEAD = "__head__"
+KEPT_REPLIES, SCORES = "replies/*", "scores-*"  # below `folder_of`
 
 
 def folder_of(runs: Path, task: Task, run_id: int) -> Path:

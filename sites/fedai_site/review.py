@@ -23,7 +23,8 @@ def review(home: SiteHome, study: Study, signature: StudySignature | None) -> di
     """Facts for people and for `--json`; opens the catalogue, no image. Raises ConfigError for a wrong
     policy.yaml.
     """
-    policy, cohort = read_policy(home.rules), select(home.folder, study)
+    policy = read_policy(home.rules)
+    cohort = select(home.folder, study, consent_required=home.settings.consent_required)
     patients, today = approvals.training_patients(cohort), datetime.now(UTC).date()
     found = clauses(policy, study, signature, patients, today) if policy else []
     before = [old for _, old in approvals.approved_before(home.approvals, study.name)]
@@ -55,6 +56,9 @@ def _state(home: SiteHome, study: Study) -> str:
 
 def _words(study: Study) -> Iterator[tuple[str, str]]:
     yield "is for", study.statement
+    if study.data_use is not None:
+        said = study.data_use.model_dump(mode="json", exclude_defaults=True)
+        yield "uses data for", ", ".join(f"{name} {value}" for name, value in said.items())
     if isinstance(study.purpose, Purpose):
         yield from _declared(study.purpose)
     else:

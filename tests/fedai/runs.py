@@ -55,9 +55,13 @@ def draw_cohort(rng: np.random.Generator, classes: int) -> dict[str, Any]:
         "other_modality": 2,
         "duplicate": 1,
     }
-    down = np.cumsum([0, 5, excluded["unlabelled"], 2, 0])
+    down = np.cumsum([0, 5, 0, excluded["unlabelled"], 2, 0])
     flow = dict(
-        zip(("found", "deidentified", "labelled", "eligible", "used"), map(int, found - down), strict=True)
+        zip(
+            ("found", "deidentified", "consented", "labelled", "eligible", "used"),
+            map(int, found - down),
+            strict=True,
+        )
     )
     return {"flow": flow, "excluded": excluded, "splits": draw_splits(rng, flow["used"], classes)}
 

@@ -127,7 +127,14 @@ def test_an_export_holds_a_file_and_a_label_for_each_image(tmp_path: Path) -> No
 
 
 def _cohort(found: int, used: int, excluded: int) -> dict[str, object]:
-    flow = {"found": found, "deidentified": used, "labelled": used, "eligible": used, "used": used}
+    flow = {
+        "found": found,
+        "deidentified": used,
+        "consented": used,
+        "labelled": used,
+        "eligible": used,
+        "used": used,
+    }
     splits = {
         split: {"patients": cases, "cases": cases, "classes": [cases, 0]}
         for split, cases in (("train", used - 2), ("validation", 1), ("test", 1))

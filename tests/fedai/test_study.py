@@ -99,7 +99,8 @@ WHOLE = small_study(
             {"name": "RandScaleIntensity"},
             {"name": "RandGaussianNoise"},
         ]
-    }
+    },
+    data_use={"use": "HMB", "commercial": True, "not_for_profit": False, "methods": True, "users": ["kim"]},
 ).model_dump(mode="json")
 LEAVES = sorted(leaves(WHOLE), key=str)
 FIXED = {("task", "kind"), ("strategy", "name")}  # one value is possible as yet
@@ -111,6 +112,7 @@ OTHER = {
     ("network", "act"): "gelu",
     ("training", "learning_rate_schedule"): "cosine",
     ("rounds", "quorum"): 3,
+    ("data_use", "use"): "GRU",
 }  # None: another name has other keys, so the whole block changes
 
 

@@ -16,7 +16,7 @@ from fedai.cli.app import run
 
 Capture = pytest.CaptureFixture[str]
 COHORT = {
-    "flow": {"found": 9, "deidentified": 8, "labelled": 7, "eligible": 6, "used": 6},
+    "flow": {"found": 9, "deidentified": 8, "consented": 8, "labelled": 7, "eligible": 6, "used": 6},
     "excluded": {},
     "splits": {
         name: {"patients": 1, "cases": n, "classes": [n, 0]}

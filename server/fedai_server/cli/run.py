@@ -206,12 +206,16 @@ def _line(kind: str, fact: dict[str, Any]) -> str:
 
 
 def _cohort_lines(record: dict[str, Any]) -> list[str]:
-    rows = [
-        (site, *cohort["flow"].values(), *(facts["cases"] for facts in cohort["splits"].values()))
-        for site, cohort in record["cohorts"].items()
-    ]
     from fedai.wire import FLOW, SPLITS
 
+    rows = [
+        (
+            site,
+            *(cohort["flow"].get(step, "") for step in FLOW),
+            *(facts["cases"] for facts in cohort["splits"].values()),
+        )
+        for site, cohort in record["cohorts"].items()
+    ]
     return table(("site", *FLOW, *SPLITS), rows) if rows else []
 
 

@@ -113,6 +113,10 @@ class Deidentifier:
         walk.blocks = declared_blocks(dataset)
         return walk
 
+    def patient_of(self, original: Dataset) -> str:
+        """The pseudonym that an original's patient has, or would have."""
+        return self._patient(original, encodings_of(original, ()))
+
     def _patient(self, item: Dataset, encodings: tuple[str, ...]) -> str:
         parts = [_text(item, tag, encodings) for tag in (PATIENT_ID, ISSUER, STUDY, INSTANCE)]
         instance = parts[3] or _fingerprint(item)

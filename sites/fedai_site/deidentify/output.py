@@ -38,6 +38,7 @@ class Job:
     `look` sees each original data set before it is cleaned: it may refuse it (Quarantine), and what it gives
     back is kept with the clean file in the private state. `skip`: folders whose files are none of the
     export's. `unique`: objects whose SOP Instance UID several patients claim are nobody's and are refused.
+    `barred`: pseudonyms of patients who withdrew, or what `look` says of them; their originals are refused.
     """
 
     source: Path
@@ -48,6 +49,7 @@ class Job:
     look: Look | None = None
     skip: tuple[Path, ...] = ()
     unique: bool = False
+    barred: frozenset[str] = frozenset()
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -90,7 +92,11 @@ def clean_file(job: Job, fingerprint: str, path: Path) -> Outcome:
         data = _read(path, stat.st_size)
         source = replace(source, input_sha256=sha256(data).hexdigest())
         original = reading.parse(data)
+        if job.barred and deidentifier(job.settings).patient_of(original) in job.barred:
+            raise Quarantine(Reason.WITHDRAWN)
         facts = job.look(original, data) if job.look else {}
+        if job.barred.intersection(facts.values()):
+            raise Quarantine(Reason.WITHDRAWN)
         clean = clean_dataset(original, data, job.settings, job.decisions.get(source.input_sha256))
         patient = Patient(clean.patient, *deidentifier(job.settings).number(original))
         return replace(_store(job, source, clean, json.dumps(dict(facts), sort_keys=True)), patient=patient)

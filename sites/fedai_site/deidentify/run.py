@@ -117,7 +117,7 @@ def run(
     job = replace(job, source=job.source.resolve(), out=job.out.resolve(), private=job.private.resolve())
     try:
         job.out.mkdir(parents=True, exist_ok=True)
-        with State(job.private) as state, _alone(job):
+        with State(job.private) as state, alone(job.private, job.out):
             if restart:
                 _start_over(job, state)
             state.note_settings(job.fingerprint, job.facts)
@@ -127,18 +127,18 @@ def run(
 
 
 @contextmanager
-def _alone(job: Job) -> Iterator[None]:
+def alone(private: Path, out: Path) -> Iterator[None]:
     """One run at a time on a private folder; nothing half-written stays in the output."""
-    with (job.private / "run.lock").open("w") as file:
+    with (private / "run.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("another run is at work there", where=str(job.private)) from None
-        shutil.rmtree(job.out / PARTS, ignore_errors=True)
+            raise ConfigError("another run is at work there", where=str(private)) from None
+        shutil.rmtree(out / PARTS, ignore_errors=True)
         try:
             yield
         finally:
-            shutil.rmtree(job.out / PARTS, ignore_errors=True)
+            shutil.rmtree(out / PARTS, ignore_errors=True)
 
 
 def _start_over(job: Job, state: State) -> None:
@@ -169,7 +169,7 @@ def _run(job: Job, state: State, engine: str, processes: int | None, progress: P
     volumes.release(job, state, fingerprint)
     if job.unique:
         _withdraw_reused(state, job)
-    _write_evidence(state, job)
+    write_evidence(state, job.out)
     return _ran(state, job, paths, before, restored)
 
 
@@ -258,12 +258,13 @@ def _withdraw_reused(state: State, job: Job) -> None:
         withdraw(job, state, name)
 
 
-def _write_evidence(state: State, job: Job) -> None:
-    part = job.out / PARTS / EVIDENCE
+def write_evidence(state: State, out: Path) -> None:
+    """The evidence of all clean files in the output folder's one file."""
+    part = out / PARTS / EVIDENCE
     part.parent.mkdir(exist_ok=True)
     with part.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in state.evidence())
-    part.replace(job.out / EVIDENCE)
+    part.replace(out / EVIDENCE)
 
 
 def _ran(state: State, job: Job, paths: list[Path], before: set[Path], restored: int) -> Ran:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fedai_site.databases import compact
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
@@ -40,6 +43,7 @@ CREATE INDEX IF NOT EXISTS patients_by_number ON patients (number);
 CREATE TABLE IF NOT EXISTS settings (fingerprint TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TEXT NOT NULL);
 """
+CONCEALED = re.compile(r"withdrawn:[0-9a-f]{32}")
 WRITTEN, DUPLICATE, HELD, ALREADY = "WRITTEN", "DUPLICATE", "HELD", "ALREADY"
 
 
@@ -91,6 +95,7 @@ class State:
         self._database = sqlite3.connect(folder / "state.sqlite", timeout=60)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute("PRAGMA secure_delete = ON")
         self._database.executescript(SCHEMA)
 
     def __enter__(self) -> State:
@@ -217,6 +222,29 @@ class State:
         """The evidence of all clean files, one JSON text each, by path."""
         for row in self._database.execute("SELECT evidence FROM objects ORDER BY path"):
             yield row[0]
+
+    def conceal(self, state: str, name: Callable[[Path], str]) -> None:
+        """Put a name that says nothing in place of the paths of source files in one state, hash and all."""
+        for source in self.in_state(state):
+            if CONCEALED.fullmatch(str(source.path)):
+                continue
+            with self._database as database:
+                database.execute("DELETE FROM sources WHERE path = ?", (os.fsencode(source.path),))
+                database.execute("DELETE FROM decisions WHERE input_sha256 = ?", (source.input_sha256,))
+            self.note(Source(Path(f"withdrawn:{name(source.path)}"), 0, 0, "", state))
+
+    def of_patients(self, patients: Collection[str]) -> list[Written]:
+        """The clean files of some patients, by path."""
+        return [written for written in self.objects() if written.patient in patients]
+
+    def forget_patients(self, patients: Collection[str]) -> None:
+        """Under which numbers some patients came."""
+        with self._database as database:
+            database.executemany("DELETE FROM patients WHERE patient = ?", [(one,) for one in patients])
+
+    def compact(self) -> None:
+        """Write the file anew, so that nothing of what was deleted is left in it."""
+        compact(self._database)
 
     def decide(self, input_sha256: str, decision: Mapping[str, Any]) -> None:
         """Remember a person's decision about one file, known by its bytes' hash."""

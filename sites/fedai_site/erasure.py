@@ -1,0 +1,208 @@
+"""`fedai site consent withdraw`: out of use at once, off the disk, searched for, and put down in a receipt.
+
+Kept are the pseudonym (so that originals are refused, and a patient who comes back has the same split), the
+split, and which runs used how many of the patient's cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedai.errors import ConfigError, DataError
+from fedai_site import cache, influence, intake, receipts
+from fedai_site.adding import CLEAN, PRIVATE, recatalogue
+from fedai_site.catalogue import Catalogue, Record
+from fedai_site.consents import Consents, Withdrawal
+from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase
+from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
+from fedai_site.deidentify.state import State
+from fedai_site.home import SiteHome
+from fedai_site.replies import KEPT_REPLIES, SCORES
+from fedai_site.traces import Traces, files_under, find
+
+UNRECORDED = "runs/*/*"
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What there is of a patient before it is deleted, and the traces to search for afterwards."""
+
+    found: Belongings
+    records: tuple[Record, ...]
+    arrays: tuple[Path, ...]
+    of_runs: tuple[Path, ...]
+    traces: Traces
+
+
+def withdraw(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Path]:
+    """Withdraw patients, given as (pseudonym, keyed PatientID), and give a receipt for each.
+
+    None of their cases is in any batch that is drawn after the first step, which can't fail half-way; the
+    rest may be repeated. Raises ConfigError while data are added, DataError where something is left.
+    """
+    with Consents(home.folder) as consents:
+        consents.withdraw(patients)
+    names = Pseudonyms(load_secret(home.pseudonym_key))
+    try:
+        return [_delete(home, names, one) for one in _wanted(home, patients)]
+    except ConfigError as error:
+        raise ConfigError(
+            f"withdrawn and out of use from now on, but not deleted yet: {error.message}",
+            where=error.where, hint="run `fedai site consent withdraw` again when `add-data` has ended",
+        ) from None  # fmt: skip
+
+
+def _wanted(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Withdrawal]:
+    with Consents(home.folder) as consents:
+        in_force = {(one.patient, one.patient_key): one for one in consents.withdrawals()}
+    return [in_force[pair] for pair in patients]
+
+
+def _delete(home: SiteHome, names: Pseudonyms, withdrawal: Withdrawal) -> Path:
+    patients = {withdrawal.patient or withdrawal.patient_key}
+    remains = _look(home, patients, partial(intake.names_of, names))
+    out, private = home.folder / CLEAN, home.folder / PRIVATE
+    erase(out, private, patients, remains.found, lambda path: names.label_key("path", str(path)))
+    cache.forget(home.folder, patients)
+    for path in remains.of_runs:
+        path.unlink(missing_ok=True)
+    _forget_records(home, remains.records)
+    blank(home.log, [withdrawal.patient, *_texts(remains)])
+    return _receipt(home, withdrawal, remains, *_search(home, remains, patients))
+
+
+def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
+    found = belongings(home.folder / CLEAN, home.folder / PRIVATE, patients, who)
+    with Catalogue(home.catalogue) as catalogue:
+        records = tuple(catalogue.of_patients(patients))
+    arrays = tuple(cache.arrays_of(home.folder, patients))
+    of_runs = tuple(path for patient in patients for path in _of_runs(home, patient))
+    remains = Remains(found, records, arrays, of_runs, Traces())
+    for path in (*found.files, *arrays, *of_runs):
+        remains.traces.add(path.read_bytes())
+        if path.suffix == ".npy":
+            remains.traces.add(np.load(path, allow_pickle=False).tobytes())
+    for text in _texts(remains):
+        remains.traces.add_text(text)
+    return remains
+
+
+def _texts(remains: Remains) -> list[str]:
+    """UIDs of the clean objects, hashes of files."""
+    found = {record.id for record in remains.records} | {one.instance for one in remains.found.written}
+    found |= {record.sha256 for record in remains.records}
+    found |= {source.input_sha256 for source in remains.found.sources}
+    return sorted(found - {""})
+
+
+def _of_runs(home: SiteHome, patient: str) -> list[Path]:
+    """Scores and kept answers of runs that used the patient, or of which it isn't known whom they used."""
+    used: dict[tuple[str, str, str], set[str]] = {}
+    for use in influence.uses_of(home.catalogue, patient):
+        used.setdefault((use.run, use.run_id, use.study), set()).add(use.task)
+    known = influence.known_runs(home.catalogue)
+    found: list[Path] = []
+    for folder in sorted(home.folder.glob(UNRECORDED)):
+        run_id, _, study = folder.name.partition("-")
+        run = (folder.parent.name, run_id, study)
+        tasks = used.get(run, set()) if run in known else {"score", "train"}
+        found += folder.glob(SCORES) if tasks & {"score", "place"} else ()
+        found += folder.glob(KEPT_REPLIES) if tasks else ()
+    return sorted(found)
+
+
+def _forget_records(home: SiteHome, records: Iterable[Record]) -> None:
+    with Catalogue(home.catalogue) as catalogue, State(home.folder / PRIVATE) as state:
+        recatalogue(catalogue, state)
+        catalogue.forget_labels(records)
+        catalogue.compact()
+
+
+def blank(log: Path, texts: Iterable[str]) -> None:
+    """Write x over texts in a log in place: the agent may be adding to its end meanwhile."""
+    if not log.exists():
+        return
+    content = log.read_bytes()
+    with log.open("r+b") as file:
+        for raw in (text.encode() for text in texts if text):
+            at = content.find(raw)
+            while at >= 0:
+                file.seek(at)
+                file.write(b"x" * len(raw))
+                at = content.find(raw, at + len(raw))
+
+
+def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[str, int], list[Path]]:
+    """What was searched, and files of others with the same content. Raises DataError for any other find."""
+    found, files, size = find(remains.traces, files_under(home.folder))
+    gone = [path for path in (*remains.found.files, *remains.arrays, *remains.of_runs) if path.exists()]
+    others = _files_of_others(home)
+    same = [path for path in found if _belongs(path, home, others)]
+    left = sorted({*gone, *found} - set(same))
+    if left:
+        raise DataError(
+            f"withdrawn and out of use, but {len(left)} files still hold data of the patient",
+            where=", ".join(str(path.relative_to(home.folder)) for path in left[:5]),
+            hint="delete them, or run `fedai site consent withdraw` again; there is no receipt yet",
+        )
+    return {"files": files, "bytes": size, "left": 0}, same
+
+
+def _files_of_others(home: SiteHome) -> dict[Path, str]:
+    with Consents(home.folder) as consents:
+        patients = consents.patients()
+    with Catalogue(home.catalogue) as catalogue:
+        records = catalogue.of_patients(patients)
+    return {home.folder / record.path: record.patient for record in records}
+
+
+def _belongs(path: Path, home: SiteHome, others: dict[Path, str]) -> bool:
+    """Whether it is a clean file or a cached array of another patient, which holds the same content."""
+    if path in others:
+        return True
+    is_cached = path.is_relative_to(home.folder / cache.CACHE)
+    return is_cached and path.parent.name in set(others.values())
+
+
+def _receipt(
+    home: SiteHome, withdrawal: Withdrawal, remains: Remains, searched: dict[str, int], same: list[Path]
+) -> Path:
+    uses = influence.uses_of(home.catalogue, withdrawal.patient)
+    clean = [path for path in remains.found.files if path.is_relative_to(home.folder / CLEAN)]
+    facts: dict[str, Any] = {
+        "receipt": "withdrawal of consent",
+        "site": home.settings.name,
+        "patient": withdrawal.patient or f"PatientID with the key {withdrawal.patient_key}",
+        "withdrawn_at": withdrawal.at,
+        "deleted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "deleted": {
+            "clean_files": len(clean),
+            "waiting_files_and_pictures": len(remains.found.files) - len(clean),
+            "cached_arrays": len(remains.arrays),
+            "scores_and_answers_of_runs": len(remains.of_runs),
+            "records": len(remains.records),
+        },
+        "searched": searched,
+        "without_recognisable_content": remains.traces.plain,
+        "same_content_in_files_of_others": len(same),
+        "pictures_of_unknown_patients": remains.found.unknown,
+        "kept": ["the pseudonym, to refuse originals", "the split", "which runs used how many cases"],
+        "used_in": sorted({f"{use.run} {use.task} {use.round}".strip() for use in uses}),
+        "models": influence.NOT_UNLEARNED,
+    }  # fmt: skip
+    home.receipts.mkdir(exist_ok=True, mode=0o700)
+    name = withdrawal.patient or withdrawal.patient_key
+    path = home.receipts / f"{name}-{withdrawal.at.replace(':', '')}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(receipts.sign(home.folder / "keys", facts))
+    partial.replace(path)
+    with Consents(home.folder) as consents:
+        consents.close_with(withdrawal, path.name)
+    return path

@@ -1,0 +1,110 @@
+"""Is anything left of it? Searches files for the bytes of what was deleted, whatever they are called.
+
+Of each content up to three stretches of 1,024 bytes are looked for, at any offset, and short texts whole.
+What was compressed or encrypted meanwhile isn't found.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+STRETCH = 1024
+SHORTEST = 32
+ANCHOR = 8
+VARIED = 5  # different bytes among the eight of an anchor
+PIECE = 1 << 22
+STEP = 1 << 18
+Table = tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]
+
+
+@dataclass
+class Traces:
+    """Byte strings to look for; `plain` counts contents with nothing in them to recognise, such as black
+    pictures.
+    """
+
+    plain: int = 0
+    needles: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, content: bytes) -> None:
+        """Remember stretches of a content: from its first half, its second half and its end."""
+        size = min(STRETCH, len(content))
+        starts = (len(content) // 4, len(content) // 2, len(content) - size)
+        found = [one for start in starts if (one := _stretch(content, start, size))]
+        self.plain += not found
+        for stretch in set(found):
+            self._put(stretch)
+
+    def add_text(self, text: str) -> None:
+        """Remember a text of eight characters and more: a UID, a hash, a path."""
+        raw = text.encode("utf-8", "surrogateescape")
+        if len(raw) >= ANCHOR:
+            self._put(raw)
+
+    def _put(self, needle: bytes) -> None:
+        if needle not in self.needles[needle[:ANCHOR]]:
+            self.needles[needle[:ANCHOR]].append(needle)
+
+    def found_in(self, file: Path, table: Table) -> bool:
+        """Whether a file holds any of them. Raises OSError where it can't be read."""
+        longest = max((len(one) for group in self.needles.values() for one in group), default=0)
+        with file.open("rb") as opened:
+            before = b""
+            while piece := opened.read(PIECE):
+                data = before + piece
+                for at in _candidates(data, table):
+                    if any(data.startswith(one, at) for one in self.needles.get(data[at : at + ANCHOR], ())):
+                        return True
+                before = data[-longest:] if longest else b""
+        return False
+
+    def table(self) -> Table:
+        """What candidates are looked up in: by their first two bytes, then by all of the anchor."""
+        anchors = np.array(sorted(int.from_bytes(key, "little") for key in self.needles), np.uint64)
+        known = np.zeros(1 << 16, np.bool_)
+        known[(anchors & np.uint64(0xFFFF)).astype(np.intp)] = True
+        return known, anchors
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """All regular files, sorted; links are not followed."""
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+
+
+def find(traces: Traces, files: Iterable[Path]) -> tuple[list[Path], int, int]:
+    """(files that hold a trace, files searched, bytes searched). Files that go meanwhile don't count."""
+    table = traces.table()
+    found, number, size = [], 0, 0
+    for file in files:
+        try:
+            holds, length = traces.found_in(file, table), file.stat().st_size
+        except FileNotFoundError:
+            continue
+        found += [file] if holds else []
+        number, size = number + 1, size + length
+    return found, number, size
+
+
+def _stretch(content: bytes, start: int, size: int) -> bytes | None:
+    """Up to `size` bytes from about `start` on that begin with varied ones; None where there are none."""
+    first = max(0, min(start, len(content) - size))
+    for at in range(first, min(len(content) - SHORTEST, first + 64 * STRETCH) + 1):
+        if len(set(content[at : at + ANCHOR])) >= VARIED:
+            return content[at : at + size]
+    return None
+
+
+def _candidates(data: bytes, table: Table) -> Iterator[int]:
+    """Offsets at which a needle's first eight bytes lie."""
+    known, anchors = table
+    for begin in range(0, len(data) - ANCHOR + 1, STEP):
+        size = min(STEP, len(data) - ANCHOR + 1 - begin)
+        maybe = np.flatnonzero(np.take(known, np.ndarray((size,), "<u2", data, begin, (1,)), mode="wrap"))
+        windows = np.ndarray((size,), "<u8", data, begin, (1,))[maybe]
+        yield from (begin + int(at) for at in maybe[np.isin(windows, anchors)])
