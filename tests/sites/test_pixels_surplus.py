@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_encoder
+from pydicom.pixels import convert_color_space, get_encoder
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 NAME = b"Zebulon Q. Hong, born 31 Dec 1955"
@@ -89,7 +89,11 @@ def test_such_a_picture_is_encoded_anew_without_them(kind: str) -> None:
     findings = clean_pixels(dataset, PixelFacts.of(dataset))
     assert NAME not in dataset.PixelData
     assert findings.encoding in ("re-encoded", "native")
-    if dataset.get("SamplesPerPixel") == 1:
+    if dataset.get("SamplesPerPixel") == 3:
+        assert dataset.PhotometricInterpretation == "RGB"
+        rgb = convert_color_space(shown[0], "YBR_FULL", "RGB") if kind == "JPEG" else shown[0]
+        assert np.array_equal(rgb, next(frames.read(dataset, layout(dataset)))[0])
+    else:
         after = [stored for stored, _ in frames.read(dataset, layout(dataset))]
         assert np.array_equal(shown, after)
 
