@@ -6,17 +6,25 @@ from federations import Cases, classic_delong, draw_cases, judgement_of, raw_cov
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from fedai.metrics import BINS, ScoreHistogram, ThresholdCounts, bin_scores
 from fedai.placements import PlacementSums
 from fedai.statistics import (
     auroc_covariance,
     auroc_interval,
+    binormal_variance,
     call_interval,
     combined_variance,
     contrast,
+    covariance_parts,
+    degrees_of_freedom,
     disjoint_pairs,
     effective_size,
+    holm,
+    mean_interval,
+    non_inferiority,
+    score_interval,
     wilson_interval,
 )
 
@@ -248,3 +256,76 @@ def test_the_interval_of_a_sensitivity_is_wider_for_clustered_cases() -> None:
     widths = [np.subtract(*(call_interval(c, 0, 1) or (0, 0))[::-1]) for c in (clustered, alone)]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
     assert call_interval(alone, 0, 0) is None
+
+
+def test_the_binormal_variance_is_that_of_many_draws() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(4000, 25)), rng.normal(1.5, 1, size=(4000, 12))
+    drawn = (y[:, :, None] > x[:, None, :]).mean(axis=(1, 2))
+    assert binormal_variance(drawn.mean(), (25, 12)) == pytest.approx(drawn.var(), rel=0.06)
+    assert binormal_variance(0.3, (25, 12)) == pytest.approx(binormal_variance(0.7, (25, 12)))
+
+
+@given(st.floats(0.02, 0.98), st.floats(1e-5, 0.02), st.floats(5, 300), st.integers(10, 400))
+def test_an_interval_of_values_not_rejected_holds_the_value_and_is_within_0_and_1(
+    auroc: float, variance: float, df: float, positives: int
+) -> None:
+    sizes = (50, positives)
+    low, high = score_interval(auroc, variance, df, sizes, sizes) or (2, -1)
+    assert 0 <= low < auroc < high <= 1
+    mirrored = score_interval(1 - auroc, variance, df, sizes, sizes)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-6)
+
+
+def test_with_many_cases_the_interval_is_the_plain_one_and_a_variance_too_small_is_not_believed() -> None:
+    many = (40_000, 30_000)
+    variance = binormal_variance(0.8, many)
+    low, high = score_interval(0.8, variance, np.inf, many, many) or (0, 0)
+    assert (low, high) == pytest.approx((0.8 - 1.96 * variance**0.5, 0.8 + 1.96 * variance**0.5), abs=1e-4)
+    few = (60, 12)
+    believed = score_interval(0.9, 1e-6, 15, few, few)
+    assert believed == pytest.approx(score_interval(0.9, binormal_variance(0.9, few), 15, few, few))
+    assert score_interval(0.9, 0.0, 15, few, few) is None
+    assert score_interval(1.0, 0.0, 15, few, few) == auroc_interval(1.0, 0.0, 12)
+
+
+def test_degrees_of_freedom_lie_between_the_smaller_side_and_both_sides_together() -> None:
+    sums = sums_of(draw(3))
+    parts = covariance_parts(sums)
+    np.testing.assert_allclose(parts.sum(axis=(0, 1)), auroc_covariance(sums))
+    members = sums.members[:, 0]
+    df = degrees_of_freedom([1, -1, 0], parts, sums.members)
+    assert members.min() - 1 <= df <= members.sum() - 2
+    assert degrees_of_freedom([0, 0, 1], np.full_like(parts, np.nan), sums.members) == 1.0
+
+
+def test_fewer_degrees_of_freedom_give_a_wider_interval_and_a_larger_p() -> None:
+    covariance = np.diag([0.001, 0.001])
+    plain, on_t = (contrast([1, -1], [0.8, 0.7], covariance, df) for df in (np.inf, 12.0))
+    assert plain is not None
+    assert on_t is not None
+    assert (plain.p or 0) < (on_t.p or 0)
+    assert (plain.ci95 or (0, 0))[0] > (on_t.ci95 or (0, 0))[0]
+    assert non_inferiority(on_t, 0.05) == pytest.approx(stdtr(12, -0.15 / 0.002**0.5))
+    at_zero = non_inferiority(on_t, 0.0)
+    assert at_zero == pytest.approx((on_t.p or 0) / 2)
+
+
+@given(st.lists(st.floats(0, 1) | st.none(), max_size=12))
+def test_holms_adjustment_never_helps_and_keeps_the_order(ps: list[float | None]) -> None:
+    adjusted = holm(ps)
+    pairs = [(p, a) for p, a in zip(ps, adjusted, strict=True) if p is not None and a is not None]
+    assert [a is None for a in adjusted] == [p is None for p in ps]
+    assert all(p <= a <= 1 for p, a in pairs)
+    ordered = [a for _, a in sorted(pairs)]
+    assert ordered == sorted(ordered)
+    if pairs and min(pairs)[0] * len(ps) <= 1:
+        assert min(pairs)[1] == min(pairs)[0] * len(ps)
+
+
+def test_a_mean_of_single_cases_has_students_interval() -> None:
+    x = np.array([0.1, 0.4, 0.2, 0.9, 0.5])
+    found = mean_interval(x.mean(), [x @ x, x.sum(), len(x)], len(x), len(x))
+    reach = stdtrit(4, 0.975) * x.std(ddof=1) / np.sqrt(5)
+    assert found == pytest.approx((x.mean() - reach, x.mean() + reach))
+    assert mean_interval(0.5, [1, 1, 1], 1, 1) is None
