@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedai_server.continuation import conductor_gone
 from fedai_server.launch import halt
 from federation_processes import family, is_alive, start_server, wait_for
 from federation_sites import Federation, federate
@@ -205,10 +206,11 @@ def test_a_site_frozen_for_longer_than_the_deadline_is_left_out_and_comes_back(s
 def test_a_run_whose_process_dies_whenever_it_is_started_fails_with_the_reason(shaken: Shaken) -> None:
     study = shaken.federation.study("doomed", sites=SITES, epochs=ENDLESS, deadline_s=600)
     run = shaken.federation.start_run(study)
-    until = time.monotonic() + 560
+    registry, until = shaken.federation.home.folder / "registry" / run, time.monotonic() + 560
     while shaken.federation.runs.get(run).state != "failed" and time.monotonic() < until:
-        for pid in shaken.conductors():
-            kill(pid)
+        if conductor_gone(registry) is None:  # it has begun: one that dies before is missed by Flower alone
+            for pid in shaken.conductors():
+                kill(pid)
         time.sleep(0.5)
     found = shaken.federation.runs.get(run)
     assert found.state == "failed"
