@@ -25,6 +25,11 @@ Subject = Literal["study", "approval", "ledger head"]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 MAXIMUM_BYTES = 10_000
+_PRIME = 2**255 - 19
+_Y8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER_Y = frozenset({0, 1, _PRIME - 1, _Y8, _PRIME - _Y8})
+"""y of the eight points whose order divides 8: "keys" under which anybody can make signatures that verify
+(RFC 8032, section 5.1.7 leaves them to the verifier)."""
 
 
 class StudySignature(Frozen):
@@ -105,16 +110,22 @@ def sign(subject: Subject, facts: Mapping[str, Any], key: Ed25519PrivateKey) -> 
 
 
 def is_signed(subject: Subject, facts: Mapping[str, Any], public: str, signature: str) -> bool:
-    """Whether `signature` is that of `public` over exactly these facts."""
+    """Whether `signature` is that of `public`, a key that somebody can own, over exactly these facts."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
+        if _y_of(bytes.fromhex(public)) in SMALL_ORDER_Y:
+            return False
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         key.verify(bytes.fromhex(signature), _signed(subject, facts))
     except (ValueError, InvalidSignature):
         return False
     return True
+
+
+def _y_of(public: bytes) -> int:
+    return (int.from_bytes(public, "little") & (2**255 - 1)) % _PRIME
 
 
 def _signed(subject: Subject, facts: Mapping[str, Any]) -> bytes:
