@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "sites" / "README.md"
 ROW = re.compile(r"^\| (?P<module>[\w/]+\.py) \| (?P<lines>[\d,]+) \|$", re.M)
+TOTAL = re.compile(r"[\d,]+ lines(?=[:.])")
 
 
 def told() -> dict[str, int]:
@@ -26,7 +27,18 @@ def counted(module: str) -> int:
 
 def as_it_is(text: str) -> str:
     """The README's text with every line count as it is now."""
-    return ROW.sub(lambda row: f"| {row['module']} | {counted(row['module'])} |", text)
+    text = ROW.sub(lambda row: f"| {row['module']} | {counted(row['module'])} |", text)
+    return TOTAL.sub(lambda total: f"{sum_of(_tables(text)[total.start()]):,} lines", text)
+
+
+def sum_of(table: str) -> int:
+    return sum(int(row["lines"]) for row in ROW.finditer(table))
+
+
+def _tables(text: str) -> dict[int, str]:
+    """Where a total is told -> the text from there to the next one."""
+    starts = [total.start() for total in TOTAL.finditer(text)]
+    return {start: text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)}
 
 
 if __name__ == "__main__":
