@@ -152,7 +152,7 @@ def test_the_accounting_adds_the_sites_up() -> None:
     cohorts = {"north": _cohort(10, 9, 1), "south": _cohort(6, 6, 0)}
     rows = list(accounting(cohorts, {"north": 10, "south": 6}, CLASSES))
     total = next(row for row in rows if row.startswith("all "))
-    assert total.split() == ["all", "16", "16", "15", "15", "15", "15", "1", "11", "2", "2"]
+    assert total.split() == ["all", "16", "16", "15", "15", "15", "15", "15", "1", "11", "2", "2"]
 
 
 def test_an_invented_federations_auroc_is_that_of_very_many_of_its_patients() -> None:

@@ -43,8 +43,9 @@ def test_a_study_with_ten_mistakes_names_each_with_its_place_and_hint() -> None:
 def test_every_file_under_configs_loads() -> None:
     from fedai_server.home import Settings
     from fedai_site.home import SiteSettings
+    from fedai_site.policy import Policy
 
-    models = {"studies": Study, "sites": SiteSettings, "server": Settings}
+    models = {"studies": Study, "sites": SiteSettings, "server": Settings, "policies": Policy}
     files = [path for path in (ROOT / "configs").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == set(models)
     for path in files:
