@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+from fedai_site import decoding
 from fedai_site.deidentify.pixels import frames, surplus
 from fedai_site.quarantine import Quarantine
 from pydicom import dcmread
@@ -78,6 +82,32 @@ def test_what_its_decoder_refuses_is_quarantined() -> None:
     dataset = hiding("JPEG-LS")
     with pytest.raises(Quarantine, match="PIXELS_NOT_EXAMINED"):
         surplus.uncertain(dataset, layout(dataset))
+
+
+def bytes_of(dataset: Dataset) -> bytes:
+    file = BytesIO()
+    dataset.save_as(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_streams_that_were_damaged_harm_no_decoding_after_them(kind: str) -> None:
+    whole = sample(kind)
+    expected = [decoding.digest(frames.decoded(whole, layout(whole), 0)[0])]
+    rng, stream = np.random.default_rng(3), stream_of(whole)
+    for _ in range(12):
+        damaged = bytearray(stream)
+        for at in rng.integers(len(stream) // 2, len(stream), 4):
+            damaged[at] ^= 0x5A
+        found = decoding.damaged_frames(bytes_of(with_stream(sample(kind), bytes(damaged))))
+        assert len(found) <= 1
+    assert decoding.damaged_frames(bytes_of(sample(kind))) == expected
+    assert decoding.decodes(bytes_of(sample(kind)))
+
+
+def test_a_decoder_that_ends_its_process_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_digests", lambda data: os.kill(os.getpid(), signal.SIGKILL))
+    assert decoding._apart(b"") == b""
 
 
 @pytest.mark.parametrize("kind", LOOSE)
