@@ -154,7 +154,8 @@ def test_processes_are_started_by_the_modules_that_say_so_alone() -> None:
     found = {m: roots_of(m) & {"subprocess", "multiprocessing", "concurrent"} for m in sources()}
     assert {m: used for m, used in found.items() if used} == MAY_START_PROCESSES
     shells = ("os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "os.fork")
-    assert [(m, name) for m in sources() for name, _ in calls_of(m) if name.startswith(shells)] == []
+    started = [(m, name) for m in sources() for name, _ in calls_of(m) if name.startswith(shells)]
+    assert started == [("fedai_site.decoding", "os.fork")]  # who tries a stream that was damaged on purpose
 
 
 def test_no_code_is_loaded_from_data() -> None:

@@ -1,8 +1,8 @@
 """Whether coded pixels end where their streams do: what follows the last of them, no decoder reads or shows.
 
 Found out by trial, in a process apart, for a broken stream may break its decoder: other bytes are put in the
-place of the last ones; a picture that stays as it was doesn't depend on them. Fewer than `SIZE` bytes can't be
-found so.
+place of the last ones; a picture that stays as it was doesn't depend on them. Fewer than `SIZE` bytes can't
+be found so.
 """
 
 from __future__ import annotations
