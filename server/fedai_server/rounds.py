@@ -29,6 +29,8 @@ SHORTEST_POLL_S, LONGEST_POLL_S = 0.1, 1.0
 POLL_SHARE = 0.05  # of the time that a question is open already
 LOOK_AROUND_S = 1.0
 LOOK_S = 2.0
+MOST_LOOKS = 2  # answers fetched at once: each is in memory whole
+STUCK_S = 30.0  # what takes longer is waiting for a body that doesn't come, and makes room for the next
 HOPELESS_S = 5.0  # a question that can't be decided any more is open as long, to hear the others' reasons too
 TTL_MARGIN_S = 120.0
 
@@ -73,6 +75,7 @@ class _Look:
 
     def __init__(self, grid: Grid, message_id: str) -> None:
         self._answers: SimpleQueue[list[Message] | Exception] = SimpleQueue()
+        self._begun = time.monotonic()
         threading.Thread(target=self._ask, args=(grid, message_id), daemon=True).start()
 
     def _ask(self, grid: Grid, message_id: str) -> None:
@@ -80,6 +83,11 @@ class _Look:
             self._answers.put(list(grid.pull_messages([message_id])))
         except Exception as error:  # noqa: BLE001  raised again by `found`, where somebody hears it
             self._answers.put(error)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may still be fetching, rather than waiting in vain."""
+        return time.monotonic() - self._begun < STUCK_S
 
     def found(self, wait_s: float) -> list[Message] | None:
         """The replies, none or one; None while that is not known yet. Raises what the question raised."""
@@ -102,12 +110,14 @@ class _Open:
     activated_at: str = ""
     looks: dict[str, _Look] = field(default_factory=dict)
 
-    def look(self, grid: Grid) -> Iterator[Message]:
-        """The replies that are there; one still on its way after `LOOK_S` is left for a later look. Raises
-        RefusedByPolicy for one that can't be taken in.
+    def look(self, grid: Grid, may_begin: Callable[[], bool]) -> Iterator[Message]:
+        """The replies that are there; one still on its way after `LOOK_S` is left for a later look, as is
+        one for which `may_begin` says no. Raises RefusedByPolicy for one that can't be taken in.
         """
         for message_id in list(self.messages):
             begun = self.looks.pop(message_id, None)
+            if begun is None and not may_begin():
+                continue
             look = begun or _Look(grid, message_id)
             found = look.found(0 if begun else LOOK_S)
             if found is None:
@@ -187,8 +197,13 @@ class Correspondence:
     def _collect(self, site: str, waiting: dict[str, _Open], asked: Asked, fold: Fold) -> None:
         """Take a site's answer, if it is there, and let it go again before the next is fetched."""
         open_ = waiting[site]
+
+        def may_begin() -> bool:
+            looks = [look for one in waiting.values() for look in one.looks.values()]
+            return sum(look.is_fresh for look in looks) < MOST_LOOKS
+
         try:
-            for message in open_.look(self.grid):
+            for message in open_.look(self.grid, may_begin):
                 if site not in waiting:
                     continue  # it had been asked twice and has answered twice; the first counts
                 if message.has_error() and message.error.code != wire.ERROR_NUMBER:

@@ -347,3 +347,59 @@ def test_polling_slows_down_while_a_site_works(monkeypatch: pytest.MonkeyPatch) 
     assert rounds._pause(0) == rounds.SHORTEST_POLL_S
     assert rounds._pause(10) == pytest.approx(0.5)
     assert rounds._pause(1000) == rounds.LONGEST_POLL_S
+
+
+class SlowOffice(PostOffice):
+    """Answers take long to fetch, longer than a look waits; those of `stuck` sites never come whole."""
+
+    def begin(self, *stuck: str) -> None:
+        self.stuck, self.end = stuck, threading.Event()
+        self.fetching, self.most, self.lock = 0, 0, threading.Lock()
+
+    def pull_messages(self, message_ids: Any) -> list[Message]:
+        wanted = list(message_ids)
+        if {self.owner[identifier] for identifier in wanted} & set(self.stuck):
+            self.end.wait(30)
+            return []
+        with self.lock:
+            self.fetching += 1
+            self.most = max(self.most, self.fetching)
+        time.sleep(0.05)
+        with self.lock:
+            self.fetching -= 1
+        return super().pull_messages(wanted)
+
+
+def slow_office(sites: int, *stuck: str) -> tuple[SlowOffice, Correspondence]:
+    names = [f"site-{number}" for number in range(sites)]
+    grid = SlowOffice({name: Site(answers) for name in names})
+    grid.begin(*stuck)
+    study = STUDY.model_copy(update={"sites": tuple(names)})
+    return grid, Correspondence(grid, study, LAYOUT)
+
+
+def test_of_many_answers_that_are_slow_to_fetch_few_are_fetched_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is in memory whole; a slow disk must not bring them all there together."""
+    monkeypatch.setattr(rounds, "LOOK_S", 0.001)
+    monkeypatch.setattr(rounds.wire, "check", lambda *_: None)
+    grid, post = slow_office(16)
+    asked = post.ask(same_task(TASK, list(grid.sites)), Patience(16, 0, 60), lambda *_: None)
+    assert len(asked.answered) == 16
+    assert 1 <= grid.most <= rounds.MOST_LOOKS
+
+
+def test_answers_that_never_come_whole_make_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "LOOK_S", 0.001)
+    monkeypatch.setattr(rounds, "STUCK_S", 0.2)
+    monkeypatch.setattr(rounds.wire, "check", lambda *_: None)
+    stuck = ("site-0", "site-1", "site-2", "site-3")
+    grid, post = slow_office(8, *stuck)
+    try:
+        asked = post.ask(same_task(TASK, list(grid.sites)), Patience(4, 0, 20), lambda *_: None)
+    finally:
+        grid.end.set()
+    assert sorted(asked.answered) == [f"site-{number}" for number in range(4, 8)]
+    assert asked.late == list(stuck)
+    assert asked.seconds < 15
