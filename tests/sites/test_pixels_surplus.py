@@ -110,6 +110,17 @@ def test_a_decoder_that_ends_its_process_ends_nothing_else(monkeypatch: pytest.M
     assert decoding._apart(b"") == b""
 
 
+def test_a_colour_segment_that_is_too_short_is_emptied_and_nothing_behind_it_touched() -> None:
+    from fedai_site.deidentify.codestream import without_comments
+
+    dataset = dcmread(str(get_testdata_file("SC_rgb_jpeg.dcm")))
+    before, shown = stream_of(dataset), frames.decoded(dataset, layout(dataset), 0)[0]
+    assert before[2:11] == b"\xff\xee\x00\x0cAdobe"  # ten bytes, where twelve belong
+    dataset.PixelData, _ = without_comments(dataset.PixelData, dataset.file_meta.TransferSyntaxUID)
+    assert stream_of(dataset)[16:] == before[16:]
+    assert np.array_equal(frames.decoded(dataset, layout(dataset), 0)[0], shown)
+
+
 @pytest.mark.parametrize("kind", LOOSE)
 def test_such_a_picture_is_encoded_anew_without_them(kind: str) -> None:
     from fedai_site.deidentify.pixels import PixelFacts, clean_pixels

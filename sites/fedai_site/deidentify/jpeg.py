@@ -127,7 +127,7 @@ def _in_segment(reading: Reading, stream: bytes, marker: int, at: int, end: int)
 def _without_text(stream: bytes, marker: int, start: int, end: int) -> Iterator[Patch]:
     """A comment, or what decoders don't use of an application segment."""
     for needed, begin, size in NEEDED:
-        if marker == needed and stream.startswith(begin, start):
+        if marker == needed and stream.startswith(begin, start) and end - start >= size:
             if begin == b"Adobe" and not stream.startswith(ADOBE, start):
                 yield start, ADOBE
             start += size

@@ -113,7 +113,23 @@ def clean_dataset(
         face=None if settings.faces else _kept_by(settings.board_decision),
         review=_outcome_of(review),
     )
-    return finish(cleaned, evidence, held=_may_show_a_face(original, settings))
+    clean = finish(cleaned, evidence, held=_may_show_a_face(original, settings))
+    if (
+        settings.pixels
+        and _has_another_stream(original, cleaned)
+        and not decoding.decodes(clean.data, stored=True)
+    ):
+        raise Quarantine(Reason.PIXELS_NOT_EXAMINED, "a stream that no decoder reads once it is cleaned")
+    return clean
+
+
+def _has_another_stream(original: Dataset, cleaned: Cleaned) -> bool:
+    """Whether coded pixels are not the bytes any more that were decoded before."""
+    if not transfer_syntax(cleaned.dataset).is_encapsulated:
+        return False
+    return any(
+        original[tag].value != cleaned.dataset[tag].value for tag in PIXEL_DATA if tag in cleaned.dataset
+    )
 
 
 def has_release(review: Mapping[str, Any] | None, reason: Reason) -> bool:
