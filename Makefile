@@ -9,12 +9,13 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.installed
 	$(VENV)/bin/fedai demo --out $(OUT)
 
-test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+# First what can run side by side, then what starts real federations, one after the other.
+test: test-fast
+	$(VENV)/bin/python -m pytest -m "federation and not faults"
 
 # Everything but the tests that start real SuperLink and agent processes.
 test-fast: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -m "not federation and not faults"
+	$(VENV)/bin/python -m pytest -m "not federation and not faults" --numprocesses auto --dist loadfile
 
 # Every way to kill or freeze a part of a federation that is tested; minutes.
 faults: $(VENV)/.installed-dev

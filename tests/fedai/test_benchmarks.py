@@ -27,7 +27,7 @@ CLASSES = ("hand", "head")
 
 
 @pytest.mark.parametrize(
-    "name", ["coverage", "round_overhead", "round_memory", "real_images", "deidentification"]
+    "name", ["coverage", "startup", "round_overhead", "round_memory", "real_images", "deidentification"]
 )
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]

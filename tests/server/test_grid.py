@@ -44,7 +44,7 @@ def test_an_object_that_comes_a_little_later_is_there_long_before_flowers_second
     begun = time.monotonic()
     assert grid.pull_objects(object_ids=["a"], pull_object_fn=pull) == {"a": b"content"}
     assert len(asked) == 3
-    assert time.monotonic() - begun < 0.7
+    assert time.monotonic() - begun < 1
 
 
 def test_flowers_grid_pulls_and_inflates_by_the_functions_that_are_replaced() -> None:

@@ -128,7 +128,9 @@ def test_ramps_of_grey_values_that_look_like_digits_are_for_a_person_to_look_at(
     assert found.ok
     assert {f.severity for f in found.findings if f.column == "mrn"} == {Severity.LOOK}
     flat = bytes(2 * 1000) + b"456789" + bytes(42)
-    out = folder_of(tmp_path / "b", [radiograph(rows=32, columns=32, PixelData=flat)])
+    # Sixteen stored bits: the engine empties bits that are not stored.
+    whole = radiograph(rows=32, columns=32, BitsStored=16, HighBit=15, PixelData=flat)
+    out = folder_of(tmp_path / "b", [whole])
     assert not verify(out, known).ok
 
 
