@@ -148,6 +148,14 @@ def test_a_block_that_is_no_line_does_not_go_on() -> None:
     assert boxes_of(chance, 4, (160, 320)) == alone
 
 
+def test_a_full_look_finds_the_same_in_a_picture_and_in_its_negative() -> None:
+    picture = np.round(anatomy(*SHAPE) * 200).astype(np.float32)
+    picture[TEXT] += 25
+    found = detector().boxes(picture, (1.0, 2.0))
+    assert found == detector().boxes(255 - picture, (1.0, 2.0))
+    assert covered(found, SHAPE)[TEXT].mean() > 0.9
+
+
 def test_what_is_blank_already_does_not_count_as_text_left() -> None:
     picture = page()
     found = detector().boxes(picture)

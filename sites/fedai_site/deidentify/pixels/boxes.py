@@ -12,7 +12,7 @@ Box = tuple[int, int, int, int]
 """(row0, col0, row1, col1) in pixels; the ends are not part of it."""
 SURE = 0.6
 """Chance that at least one cell of a group must reach."""
-PERHAPS = 0.3
+PERHAPS = 0.2
 """Chance from which a cell belongs to a group."""
 LEAST_CELLS = 3
 MARGIN = 0.25
@@ -25,11 +25,11 @@ FULL_ENOUGH = 0.55
 """Share of a rectangle that must be text; a rectangle with less is cut in two."""
 SMALLEST_CUT = 4
 """Cells; no rectangle shorter than twice that is cut."""
-GOES_ON = 0.05
+GOES_ON = 0.025
 """Chance from which a cell beside the end of a line belongs to it: a part of it can be too faint for more."""
 LONG = 1.5
 """A box so many times longer than wide is a line, which goes on at both ends."""
-GAP = 9
+GAP = 14
 """Cells between parts of a line, at most and no more than its width."""
 FURTHER, MOST_FURTHER = 0.5, 6
 """How far at least a line is taken to go on: share of its width; cells."""

@@ -24,6 +24,7 @@ STEP = 32
 TILE, OVERLAP = 1024, 128
 """Larger pictures are looked at in tiles, in pixels, so that memory stays bounded."""
 CELL = 4
+WHITE = np.float32(255)
 BLOCK = 32
 """Pixels; blocks of that side where there is nothing to see aren't looked at."""
 FLAT = 2.0
@@ -69,14 +70,14 @@ class Detector:
     ) -> list[Box]:
         """Where text is in a picture (H, W) of display grey levels 0..255.
 
-        It is looked at in each of the sizes; `grown` multiplies margins; a cell must reach `sure`, and none
-        counts that lies within what is `blank` (H, W) already.
+        It is looked at in each of the sizes, and as a negative too if they are several; `grown` multiplies
+        margins; a cell must reach `sure`, and none counts that lies within what is `blank` (H, W) already.
         """
         shape = picture.shape[0], picture.shape[1]
         found: list[Box] = []
         where = None
         for size in sizes:
-            chance = self.chance(picture, size, where if size > 1 else None)
+            chance = self.chance(picture, size, where if size > 1 else None, negative=len(sizes) > 1)
             if blank is not None:
                 chance = np.where(_whole_cells(blank, round(CELL / size)), np.float32(0), chance)
             if where is None:
@@ -92,18 +93,23 @@ class Detector:
             )
         return merged(found)
 
-    def chance(self, picture: Floats, size: float = 1.0, where: Mask | None = None) -> Floats:
+    def chance(
+        self, picture: Floats, size: float = 1.0, where: Mask | None = None, *, negative: bool = False
+    ) -> Floats:
         """Chance of text for each cell, 4 x 4 pixels of the picture in that size (2 to some power):
         (H * size / 4, W * size / 4) rounded up.
 
         `where`: blocks of BLOCK x BLOCK pixels of the picture to look at; default: those that aren't flat. It
-        is 0 in the others.
+        is 0 in the others. `negative`: look at the picture's negative too; the higher chance counts.
         """
         blocks = uneven(picture) if where is None else where
         cell = round(CELL / size)
         result = np.zeros([-(-side // cell) for side in picture.shape], np.float32)
         for row0, col0, row1, col1 in parts(blocks, picture.shape[0], picture.shape[1]):
-            part = self._one(_scaled(picture[row0:row1, col0:col1], size))
+            scaled = _scaled(picture[row0:row1, col0:col1], size)
+            part = self._one(scaled)
+            if negative:
+                part = np.maximum(part, self._one(WHITE - scaled))
             top, left = row0 // cell, col0 // cell
             at = result[top : top + part.shape[0], left : left + part.shape[1]]
             np.maximum(at, part[: at.shape[0], : at.shape[1]], out=at)
