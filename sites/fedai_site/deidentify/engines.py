@@ -43,8 +43,7 @@ def each(
     rest = iter(items)
     for item in rest:  # once, and again with a new pool for the rest whenever one has broken
         yield from _results(function, chain([item], rest), engine, processes, lost)
-    for item in lost:
-        yield item, _alone(function, item)
+    yield from _one_by_one(function, lost)
 
 
 def _results(
@@ -68,13 +67,19 @@ def _results(
                     running[executor.submit(function, following)] = following
 
 
-def _alone(function: Callable[[Item], Result], item: Item) -> Result | Lost:
-    """Once more in a process of its own, to know which of the lost ended its process."""
-    with _executor("processes", 1) as executor:
-        try:
-            return executor.submit(function, item).result()
-        except BrokenProcessPool:
-            return Lost()
+def _one_by_one(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result | Lost]]:
+    """Once more, one at a time, to know which of the lost ended its process; the next has a new one then."""
+    rest = iter(items)
+    for item in rest:
+        with _executor("processes", 1) as executor:
+            for current in chain([item], rest):
+                try:
+                    yield current, executor.submit(function, current).result()
+                except BrokenProcessPool:
+                    yield current, Lost()
+                    break
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from fedai_site.quarantine import Quarantine, Reason
 MAXIMUM_BYTES = 2 << 30
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 PIXEL_DATA = 0x7FE00010
+MOST_ATTRIBUTES = 100_000
+"""Of the data set itself; the standard has some 5,000."""
 DENSEST, UNFOLDED = 200, 64 << 20
 """Deflated data sets may unfold to so many times their length, and to so many bytes in any case."""
 LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -81,15 +83,20 @@ def read(data: bytes) -> Dataset:
 class _End:
     """Says when the data set is over: nothing that is kept follows the pixels, only signatures and padding.
 
-    So whatever else stands behind them isn't even parsed.
+    So whatever else stands behind them isn't even parsed. Raises Quarantine for more attributes than any
+    object has, before they cost time.
     """
 
     def __init__(self) -> None:
         self.has_pixels = False
+        self.attributes = 0
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
         if self.has_pixels:
             return True
+        self.attributes += 1
+        if self.attributes > MOST_ATTRIBUTES:
+            raise Quarantine(Reason.TOO_LARGE, "more attributes than any object has")
         self.has_pixels = tag == PIXEL_DATA
         return False
 
