@@ -7,6 +7,7 @@ reference. Then it looks for every planted identifier in every byte that left th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -141,7 +142,8 @@ def _set_up_sites(demo: Federation, sites: Sequence[str], planted: dict[str, Pla
             f"name: {site}\nserver: {{address: '{address}', ca: server/kit/ca.pem}}\nthreads: 1\n",
             encoding="utf-8",
         )
-        _fedai("site", "init", demo.home(site), "--config", config)
+        key = _write_pseudonym_key(demo, site)
+        _fedai("site", "init", demo.home(site), "--config", config, "--pseudonym-key", key)
         adding = (
             "site",
             "add-data",
@@ -160,6 +162,16 @@ def _set_up_sites(demo: Federation, sites: Sequence[str], planted: dict[str, Pla
         demo.tell(f"site {site}: {cleaned}, {quarantined} quarantined")
         _fedai("site", "approve", demo.home(site), demo.study, "--by", f"engineer of {site}")
         _fedai("server", "admit", demo.server, site, demo.home(site) / "keys" / "agent.pub")
+
+
+def _write_pseudonym_key(demo: Federation, site: str) -> Path:
+    """From the seed, so that the same seed gives the same pseudonyms, splits and models: its patients are
+    invented, and nobody has to be protected.
+    """
+    path = demo.folder / f"{site}.pseudonym.key"
+    path.touch(mode=0o600)
+    path.write_bytes(hashlib.sha256(f"fedai demo {demo.seed} {site}".encode()).digest())
+    return path
 
 
 def _start_agents(demo: Federation, sites: Sequence[str]) -> None:

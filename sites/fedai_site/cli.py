@@ -46,12 +46,16 @@ def init(
     config: Annotated[
         Path | None, typer.Option(help="A site file with all of these (see configs/sites/).")
     ] = None,
+    pseudonym_key: Annotated[
+        Path | None,
+        typer.Option(help="A key of `deid key` or `deid run` to take a copy of, for the same pseudonyms."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a site's home with fresh keys. Nothing but keys/agent.pub is for others."""
     from fedai_site.home import create_home, fingerprints
 
-    made = create_home(home, _settings(config, {"name": name, "server": server, "ca": ca}))
+    made = create_home(home, _settings(config, {"name": name, "server": server, "ca": ca}), pseudonym_key)
     prints = fingerprints(made)
     lines = [
         f"home  {made.folder}",

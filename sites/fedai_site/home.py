@@ -127,14 +127,17 @@ def open_home(folder: Path) -> SiteHome:
     return SiteHome(folder, _with_authority(settings, folder / settings.server.ca))
 
 
-def create_home(folder: Path, settings: SiteSettings) -> SiteHome:
+def create_home(folder: Path, settings: SiteSettings, pseudonym_key: Path | None = None) -> SiteHome:
     """Make a new home with fresh keys: an EC P-384 pair for the agent, 256 random bits for pseudonyms, an
-    Ed25519 pair for the ledger's heads.
+    Ed25519 pair for the ledger's heads. `pseudonym_key`: a key file to take a copy of instead, so that
+    patients keep the pseudonyms that `fedai site deid run` gave them.
 
     The secrets are readable by the owner only and never leave this folder. Raises ConfigError where a home
-    or keys exist, or the certificate authority's file is missing or none.
+    or keys exist, the certificate authority's file is missing or none, or the key file is no such key.
     """
     import yaml
+
+    from fedai_site.deidentify.pseudonyms import load_secret
 
     if (folder / "site.yaml").exists() or (folder / "keys").exists():
         raise ConfigError(
@@ -142,12 +145,13 @@ def create_home(folder: Path, settings: SiteSettings) -> SiteHome:
             hint="choose another folder; nothing was changed",
         )
     authority = _read_authority(settings.server.ca)
+    secret = load_secret(pseudonym_key) if pseudonym_key else secrets.token_bytes(32)
     for part in ("keys", "approvals", "clean", "cache", "runs"):
         (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     (folder / AUTHORITY).write_bytes(authority)
     home = SiteHome(folder, _with_authority(settings, folder / AUTHORITY))
-    _write_keys(home)
+    _write_keys(home, secret)
     kept = _with_authority(settings, Path(AUTHORITY)).model_dump(mode="json", exclude_none=True)
     (folder / "site.yaml").write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
     return home
@@ -184,11 +188,11 @@ def _read_authority(path: Path) -> bytes:
     return content
 
 
-def _write_keys(home: SiteHome) -> None:
+def _write_keys(home: SiteHome, pseudonym_key: bytes) -> None:
     private, public = _agent_keys()
     write_private(home.private_key, private)
     home.public_key.write_bytes(public)
-    write_private(home.pseudonym_key, secrets.token_bytes(32))
+    write_private(home.pseudonym_key, pseudonym_key)
     write_key(home.ledger_key)
 
 

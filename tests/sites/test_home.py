@@ -9,6 +9,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from fedai_site.deidentify.pseudonyms import create_secret
 from fedai_site.home import SiteSettings, create_home, open_home, renew_key, write_private
 from homes import CERTIFICATE, settings_for
 
@@ -49,6 +50,30 @@ def test_the_agents_key_is_a_p384_pair_and_the_pseudonym_key_256_random_bits(tmp
         assert len(home.pseudonym_key.read_bytes()) == 32
     assert homes[0].private_key.read_bytes() != homes[1].private_key.read_bytes()
     assert homes[0].pseudonym_key.read_bytes() != homes[1].pseudonym_key.read_bytes()
+
+
+def test_a_home_takes_a_copy_of_a_pseudonym_key_that_is_there_already(tmp_path: Path) -> None:
+    key = tmp_path / "deid.key"
+    create_secret(key)
+    home = create_home(tmp_path / "north", settings_for(tmp_path), key)
+    assert home.pseudonym_key.read_bytes() == key.read_bytes()
+    assert mode(home.pseudonym_key) == 0o600
+
+
+def test_a_pseudonym_key_that_is_none_or_open_to_others_makes_no_home(tmp_path: Path) -> None:
+    key = tmp_path / "deid.key"
+    for content, rights, why in [
+        (b"short", 0o600, "5 bytes"),
+        (bytes(32), 0o644, "other users"),
+        (None, 0, "missing"),
+    ]:
+        key.unlink(missing_ok=True)
+        if content is not None:
+            key.write_bytes(content)
+            key.chmod(rights)
+        with pytest.raises(ConfigError, match=why):
+            create_home(tmp_path / "north", settings_for(tmp_path), key)
+        assert not (tmp_path / "north").exists()
 
 
 def test_only_the_public_key_is_free_of_secrets(tmp_path: Path) -> None:
