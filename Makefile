@@ -4,18 +4,20 @@ VENV ?= .venv
 OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Side by side, as tests/conftest.py groups them.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+
 .PHONY: demo test test-fast faults check format clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/fedai demo --out $(OUT)
 
-# First what can run side by side, then what starts real federations, one after the other.
-test: test-fast
-	$(VENV)/bin/python -m pytest -m "federation and not faults"
+test: $(VENV)/.installed-dev
+	$(PYTEST) -m "not faults"
 
 # Everything but the tests that start real SuperLink and agent processes.
 test-fast: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -m "not federation and not faults" --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not federation and not faults"
 
 # Every way to kill or freeze a part of a federation that is tested; minutes.
 faults: $(VENV)/.installed-dev

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from federation_sites import Federation
 
 
+SHARED = "federation"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, one process has the running federation and all tests of it; other files go as a whole."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        group = SHARED if SHARED in names else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """A real server and the agents of north, east and south, over TLS with keys, watched by the witness."""

@@ -83,7 +83,7 @@ class Continuation:
 
     @property
     def runs(self) -> RunDatabase:
-        return RunDatabase(self.home.folder / "runs.sqlite")
+        return RunDatabase(self.home.runs_database)
 
     def look(self) -> list[str]:
         """Start the runs again whose process is gone; gives their names. Afterwards, where nothing runs, give

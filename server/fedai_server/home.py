@@ -6,6 +6,7 @@
     sites/SITE.pub         the public keys admitted, by name; sites/retired/ those no longer
     kit/, kits/SITE/       what a site needs from us: ca.pem and kit.yaml
     superlink.sqlite       Flower's state
+    runs.sqlite            the runs, unless runs_database names another place
     logs/                  superlink.log superexec.log
     flwr/                  Flower's own home
     state/                 ids of the running processes
@@ -49,6 +50,7 @@ class Settings(Frozen):
     names: tuple[str, ...] = ()
     max_request_mb: Annotated[int, Field(ge=6, le=1024)] = 16  # Flower sends objects in pieces of 5 MB
     max_connections: Annotated[int, Field(ge=8, le=65536)] = 256
+    runs_database: str = ""  # postgresql+psycopg://HOST/DATABASE; default: runs.sqlite in the home
 
     @field_validator("listen_host")
     @classmethod
@@ -62,6 +64,15 @@ class Settings(Frozen):
         for host in (value,) if isinstance(value, str) else value:
             if not is_host(host):
                 raise ValueError(f"{host!r} is neither a DNS name nor an IP address")
+        return value
+
+    @field_validator("runs_database")
+    @classmethod
+    def _a_databases_url(cls, value: str) -> str:
+        from fedai_server.databases import check_url
+
+        if value:
+            check_url(value)
         return value
 
     @model_validator(mode="after")
@@ -107,6 +118,10 @@ class ServerHome:
     @property
     def database(self) -> Path:
         return self.folder / "superlink.sqlite"
+
+    @property
+    def runs_database(self) -> Path | str:
+        return self.settings.runs_database or self.folder / "runs.sqlite"
 
     @property
     def sites(self) -> Path:

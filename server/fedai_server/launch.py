@@ -24,7 +24,7 @@ def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> st
     FederationError.
     """
     checkpoints = _references(references)
-    runs = RunDatabase(home.folder / "runs.sqlite")
+    runs = RunDatabase(home.runs_database)
     with Control(home) as control:
         admitted = {site.name for site in control.list_sites()}
         unknown = sorted(set(study.sites) - admitted)
@@ -46,7 +46,7 @@ def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> st
 
 def halt(home: ServerHome, name: str) -> bool:
     """Stop a run; False where it had ended before."""
-    runs = RunDatabase(home.folder / "runs.sqlite")
+    runs = RunDatabase(home.runs_database)
     run = runs.get(name)
     stopped = runs.move(name, "stopped", "by the coordinator")
     if run.flower_id and run.state not in OVER:

@@ -1,5 +1,5 @@
-"""The run database: which runs there were, what happened in each, in an SQLite file beside the SuperLink's
-own.
+"""The run database: which runs there were and what happened in each, in an SQLite file beside the SuperLink's
+own, or where `runs_database` in server.yaml says.
 
 A run is a row and a list of facts (JSON) in the order in which they happened; `record` puts them together.
 """
@@ -7,30 +7,56 @@ A run is a row and a list of facts (JSON) in the order in which they happened; `
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import Column
 
 from fedai.errors import ConfigError, FederationError
 from fedai.study import Study
+from fedai_server.databases import transaction
 
 State = Literal["planned", "waiting", "running", "degraded", "paused", "finished", "failed", "stopped"]
 OVER: tuple[State, ...] = ("finished", "failed", "stopped")
+Result = TypeVar("Result")
+MOST_TRIES = 100
 PAUSED = "by the coordinator; a question that is open is still answered"
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-  name TEXT PRIMARY KEY, flower_id TEXT UNIQUE, study TEXT NOT NULL, study_sha256 TEXT NOT NULL,
-  state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-  started TEXT NOT NULL, ended TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS facts (
-  run TEXT NOT NULL REFERENCES runs(name), seq INTEGER NOT NULL, at TEXT NOT NULL, kind TEXT NOT NULL,
-  fact TEXT NOT NULL, PRIMARY KEY (run, seq));
-"""
+TABLES = MetaData()
+RUNS = Table(
+    "runs",
+    TABLES,
+    Column("name", Text, primary_key=True),
+    Column("flower_id", Text, unique=True),
+    *(Column(name, Text, nullable=False) for name in ("study", "study_sha256", "state")),
+    *(Column(name, Text, nullable=False, default="") for name in ("reason", "started", "ended")),
+)
+FACTS = Table(
+    "facts",
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run", Text, nullable=False),
+    Column("seq", Integer, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("at", "kind", "fact")),
+    UniqueConstraint("run", "seq", name="one_fact_at_a_place"),
+)
+"""As migrations/ leave them."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +83,26 @@ class Run:
 class RunDatabase:
     """Open it anywhere, by any process of the server; each call is one transaction."""
 
-    path: Path
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level="IMMEDIATE")
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(SCHEMA)
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+    place: Path | str
 
     def plan(self, study: Study) -> str:
         """A new run of `study` under the next free name, such as cxr-nodule-3."""
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            taken = {row[0] for row in connection.execute("SELECT name FROM runs")}
+        return _tried(lambda: self._plan(study))
+
+    def _plan(self, study: Study) -> str:
+        with transaction(self.place, writes=True) as connection:
+            taken = set(connection.scalars(select(RUNS.c.name)))
             number = 1
             while f"{study.name}-{number}" in taken:
                 number += 1
             name = f"{study.name}-{number}"
-            connection.execute(
-                "INSERT INTO runs (name, study, study_sha256, state, started) VALUES (?, ?, ?, 'planned', ?)",
-                (name, study.canonical(), study.sha256, _now()),
-            )
+            row = {"name": name, "study": study.canonical(), "study_sha256": study.sha256}
+            connection.execute(insert(RUNS).values(**row, state="planned", started=_now()))
             return name
 
     def attach(self, name: str, flower_id: int) -> None:
         """Say which of the SuperLink's runs this is."""
-        with self._open() as connection:
-            connection.execute("UPDATE runs SET flower_id = ? WHERE name = ?", (str(flower_id), name))
+        self._change(RUNS.c.name == name, flower_id=str(flower_id))
 
     def get(self, name: str) -> Run:
         """Raises ConfigError where there is no such run."""
@@ -112,9 +126,9 @@ class RunDatabase:
 
     def all(self) -> list[Run]:
         """All runs, the oldest first."""
-        columns = "name, flower_id, study, study_sha256, state, reason, started, ended"
-        with self._open() as connection:
-            rows = connection.execute(f"SELECT {columns} FROM runs ORDER BY started, name").fetchall()  # noqa: S608
+        columns = [RUNS.c[name] for name in Run.__dataclass_fields__]
+        with transaction(self.place, writes=False) as connection:
+            rows = connection.execute(select(*columns).order_by(RUNS.c.started, RUNS.c.name)).all()
         return [Run(row[0], int(row[1] or 0), *row[2:]) for row in rows]
 
     def move(self, name: str, state: State, reason: str = "") -> bool:
@@ -123,10 +137,8 @@ class RunDatabase:
         """
         ended = _now() if state in OVER else ""
         final = OVER if state in OVER else (*OVER, "paused")
-        return self._change(
-            f"state = ?, reason = ?, ended = ? WHERE name = ? AND state NOT IN {final}",
-            (state, reason, ended, name),
-        )
+        where = (RUNS.c.name == name) & RUNS.c.state.not_in(final)
+        return self._change(where, state=state, reason=reason, ended=ended)
 
     def pause(self, name: str) -> bool:
         """No further question; False where the run has ended or is paused already."""
@@ -135,43 +147,43 @@ class RunDatabase:
     def resume(self, name: str) -> bool:
         """Take a pause back; False where there was none."""
         return self._change(
-            "state = 'running', reason = 'resumed' WHERE name = ? AND state = 'paused'", (name,)
+            (RUNS.c.name == name) & (RUNS.c.state == "paused"), state="running", reason="resumed"
         )
 
-    def _change(self, what: str, values: tuple[str, ...]) -> bool:
-        with self._open() as connection:
-            return connection.execute(f"UPDATE runs SET {what}", values).rowcount == 1  # noqa: S608
+    def _change(self, where: ColumnElement[bool], **values: str) -> bool:
+        with transaction(self.place, writes=True) as connection:
+            return connection.execute(update(RUNS).where(where).values(**values)).rowcount == 1
 
     def add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
         """Append one fact."""
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            last = connection.execute(
-                "SELECT coalesce(max(seq), 0) FROM facts WHERE run = ?", (name,)
-            ).fetchone()[0]
-            connection.execute(
-                "INSERT INTO facts VALUES (?, ?, ?, ?, ?)", (name, last + 1, _now(), kind, json.dumps(fact))
-            )
+        _tried(lambda: self._add(name, kind, fact))
+
+    def _add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
+        with transaction(self.place, writes=True) as connection:
+            last = select(func.coalesce(func.max(FACTS.c.seq), 0)).where(FACTS.c.run == name)
+            row = {"run": name, "seq": int(connection.scalar(last) or 0) + 1, "at": _now()}
+            connection.execute(insert(FACTS).values(**row, kind=kind, fact=json.dumps(fact)))
 
     def facts(
         self, name: str, kind: str | None = None, after: int = 0
     ) -> list[tuple[int, str, dict[str, Any]]]:
         """(sequence number, kind, fact) of a run, in order."""
-        with self._open() as connection:
-            rows = connection.execute(
-                "SELECT seq, kind, fact FROM facts WHERE run = ? AND seq > ? ORDER BY seq", (name, after)
-            ).fetchall()
+        wanted = select(FACTS.c.seq, FACTS.c.kind, FACTS.c.fact).where(
+            FACTS.c.run == name, FACTS.c.seq > after
+        )
+        with transaction(self.place, writes=False) as connection:
+            rows = connection.execute(wanted.order_by(FACTS.c.seq)).all()
         return [(seq, found, json.loads(fact)) for seq, found, fact in rows if kind in (None, found)]
 
     def last_head(self, site: str) -> dict[str, Any]:
         """The newest head of a site's ledger, of whichever run; empty where none came yet."""
-        with self._open() as connection:
-            row = connection.execute(
-                "SELECT json_extract(fact, '$.head') FROM facts WHERE kind = 'ledger_head' "
-                "AND json_extract(fact, '$.site') = ? ORDER BY rowid DESC LIMIT 1",
-                (site,),
-            ).fetchone()
-        return dict(json.loads(row[0])) if row else {}
+        heads = select(FACTS.c.fact).where(FACTS.c.kind == "ledger_head").order_by(FACTS.c.id.desc())
+        with transaction(self.place, writes=False) as connection:
+            for told in connection.scalars(heads):
+                fact = json.loads(told)
+                if fact["site"] == site:
+                    return dict(fact["head"])
+        return {}
 
     def last_round(self, name: str) -> int:
         """The last round that closed; 0 before the first."""
@@ -201,6 +213,16 @@ class RunDatabase:
             "ledger_heads": _by_site(facts, "head"),
             "ledger_contradictions": _by_site(facts, "contradiction"),
         }
+
+
+def _tried(write: Callable[[], Result]) -> Result:
+    """Once more where another writer took the name or the number meanwhile; SQLite lets one in at a time."""
+    for _ in range(MOST_TRIES):
+        try:
+            return write()
+        except IntegrityError:
+            continue
+    return write()
 
 
 def _by_site(facts: list[tuple[int, str, dict[str, Any]]], key: str) -> dict[str, list[Any]]:

@@ -70,7 +70,7 @@ app = ServerApp()
 def main(grid: FlowerGrid, context: Context) -> None:
     """What Flower starts: one run of one study, to its end."""
     home = open_home(Path(os.environ["FEDAI_SERVER_HOME"]))
-    runs = RunDatabase(home.folder / "runs.sqlite")
+    runs = RunDatabase(home.runs_database)
     run = runs.attached_to(context.run_id)
     study = parse_study(str(context.run_config["study"]))
     prepare(int(study.rounds.max_update_mb * 1e6))

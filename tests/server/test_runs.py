@@ -10,6 +10,7 @@ from fedai_server.runs import OVER, RunDatabase, State
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from postgresql import new_database
 from studies import small_study
 
 from fedai.errors import ConfigError, FederationError
@@ -18,9 +19,11 @@ ENDS: tuple[State, ...] = OVER
 UNDER_WAY: tuple[State, ...] = ("planned", "waiting", "running", "degraded")
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> RunDatabase:
-    return RunDatabase(tmp_path / "runs.sqlite")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> RunDatabase:
+    if request.param == "sqlite":
+        return RunDatabase(tmp_path / "runs.sqlite")
+    return RunDatabase(new_database(request.getfixturevalue("postgresql")))
 
 
 def test_names_count_up_for_each_study(runs: RunDatabase) -> None:
@@ -127,7 +130,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fedai_server.runs import RunDatabase
 from studies import small_study
-runs, study = RunDatabase(Path({path!r})), small_study()
+runs, study = RunDatabase({place!r}), small_study()
 sys.stdin.readline()
 for number in range(20):
     name = runs.plan(study)
@@ -139,8 +142,8 @@ for number in range(20):
 """
 
 
-def test_processes_that_write_at_once_lose_nothing_and_share_no_name(tmp_path: Path) -> None:
-    code = WORKER.format(tests=str(Path(__file__).parents[1]), path=str(tmp_path / "runs.sqlite"))
+def test_processes_that_write_at_once_lose_nothing_and_share_no_name(runs: RunDatabase) -> None:
+    code = WORKER.format(tests=str(Path(__file__).parents[1]), place=str(runs.place))
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -154,7 +157,6 @@ def test_processes_that_write_at_once_lose_nothing_and_share_no_name(tmp_path: P
     names = [name for worker in workers for name in worker.communicate(timeout=60)[0].split()]
     assert [worker.returncode for worker in workers] == [0] * 4
     assert sorted(names, key=lambda name: int(name[6:])) == [f"small-{n}" for n in range(1, 81)]
-    runs = RunDatabase(tmp_path / "runs.sqlite")
     assert {run.state for run in runs.all()} == {"running"}
     assert [seq for seq, _, _ in runs.facts("shared")] == list(range(1, 81))
 

@@ -124,7 +124,7 @@ def _runs(home: Path) -> RunDatabase:
     from fedai_server.home import open_home
     from fedai_server.runs import RunDatabase
 
-    return RunDatabase(open_home(home).folder / "runs.sqlite")
+    return RunDatabase(open_home(home).runs_database)
 
 
 def _facts_of(run: Run) -> dict[str, object]:
