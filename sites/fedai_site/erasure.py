@@ -7,7 +7,7 @@ split, and which runs used how many of the patient's cases.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,11 @@ from fedai_site import cache, influence, intake, receipts
 from fedai_site.adding import CLEAN, PRIVATE, recatalogue
 from fedai_site.catalogue import Catalogue, Record
 from fedai_site.consents import Consents, Withdrawal
-from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase
+from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase, names_in
 from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
 from fedai_site.deidentify.state import State
 from fedai_site.home import SiteHome
+from fedai_site.inbox import INBOX, waiting
 from fedai_site.replies import KEPT_REPLIES, SCORES
 from fedai_site.traces import Traces, files_under, find
 
@@ -84,6 +85,8 @@ def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
         records = tuple(catalogue.of_patients(patients))
     arrays = tuple(cache.arrays_of(home.folder, patients))
     of_runs = tuple(path for patient in patients for path in _of_runs(home, patient))
+    arrived = [path for path in waiting(home.folder / INBOX) if names_in(path, who) & patients]
+    found = replace(found, files=tuple(sorted({*found.files, *arrived})))
     remains = Remains(found, records, arrays, of_runs, Traces())
     for path in (*found.files, *arrays, *of_runs):
         remains.traces.add(path.read_bytes())
