@@ -1,4 +1,4 @@
-"""Fetching from a DICOMweb service: paging, faults of the archive, going on, and what the process may touch."""
+"""Fetching from a DICOMweb service: paging, faults of the archive, going on, what the process touches."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def home(tmp_path: Path) -> Path:
 
 def objects(number: int, **more: Any) -> list[bytes]:
     """Each study has two series of two objects."""
-    return [
-        encode(radiograph(n, f"P{n // 4}", StudyInstanceUID=f"1.2.4.{n // 4}", SeriesInstanceUID=f"1.2.5.{n // 2}",
-                          **more))
-        for n in range(number)
-    ]  # fmt: skip
+    return [encode(radiograph(n, f"P{n // 4}", **parents(n), **more)) for n in range(number)]
+
+
+def parents(number: int) -> dict[str, str]:
+    return {"StudyInstanceUID": f"1.2.4.{number // 4}", "SeriesInstanceUID": f"1.2.5.{number // 2}"}
 
 
 def fetched(home: Path, url: str, *given: str, new_only: bool = False) -> tuple[Added, Fetching]:
@@ -237,9 +237,11 @@ def _read(path: Path) -> bytes:
 def test_the_process_that_fetches_contacts_the_archive_alone_and_opens_no_key(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PYTHONPATH": WITNESS, "FEDAI_WITNESS": tmp_path / "notes", "FEDAI_WITNESS_ALSO": "/keys",
-                        "HTTP_PROXY": "http://127.0.0.1:9", "FEDAI_DICOMWEB_AUTHORIZATION": "Bearer 1"}.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("PYTHONPATH", str(WITNESS))
+    monkeypatch.setenv("FEDAI_WITNESS", str(tmp_path / "notes"))
+    monkeypatch.setenv("FEDAI_WITNESS_ALSO", "/keys")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("FEDAI_DICOMWEB_AUTHORIZATION", "Bearer 1")
     archive = Archive(objects(3))
     with serving(archive) as url:
         _, fetching = fetched(home, url)
@@ -314,7 +316,7 @@ def test_pauses_grow_and_have_an_end() -> None:
 
 
 def test_the_process_ends_with_whoever_started_it(home: Path) -> None:
-    """Whoever reads is gone: the next object that it would tell of ends it, and nothing half-written is left."""
+    """Whoever reads is gone: the next object that it would tell of ends it."""
     archive = Archive(objects(8), fault=slowly)
     with serving(archive) as url:
         stream = Fetching(home, Dicomweb(url=url)).coming()

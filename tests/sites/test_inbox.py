@@ -200,3 +200,28 @@ def test_a_persons_decision_about_one_in_quarantine_is_acted_on(
     monkeypatch.setattr(run, "clean_file", watched)
     assert add_inbox(home, None).quarantined == {"TRUNCATED": 1}
     assert [one["decision"] for decisions in decided for one in decisions.values()] == ["refuse"]
+
+
+def test_one_that_comes_twice_in_a_run_is_let_go_of_all_the_same(home: Path) -> None:
+    data = encode(radiograph(1))
+
+    def coming() -> object:
+        yield put(home, data)
+        yield put(home, data)
+        yield put(home, data).with_name("0" * 64 + ".dcm")  # one that went, whatever the reason
+
+    put(home, data)
+    added = add_inbox(home, None, coming=coming)  # type: ignore[arg-type]
+    assert (added.found, added.written, added.quarantined) == (2, 1, {"MISSING": 1})
+    assert lying(home) == []
+    assert len(hashes(home)) == 1
+
+
+def test_what_was_let_go_of_and_is_told_again_stays_in_the_catalogue(home: Path) -> None:
+    data = encode(radiograph(1))
+    path = put(home, data)
+    add_inbox(home, None)
+    assert not path.exists()
+    added = add_inbox(home, None, coming=lambda: [path.resolve()])
+    assert added.found == 0
+    assert len(hashes(home)) == 1

@@ -219,8 +219,11 @@ class _Look:
     def waiting(self, fingerprint: str) -> Iterator[Path]:
         """The files that have to be worked on; what is done already is counted on the way."""
         for path in self.source.paths():
+            if self.job.newest and not path.exists() and self.state.source(path):
+                continue  # it came twice, and was let go of
             is_done = _is_done(self.state, self.job, path, fingerprint, self.damaged)
-            if not self.state.look_at(path, is_done=is_done):
+            is_new = self.state.look_at(path, is_done=is_done)
+            if not is_new and not self.job.newest:
                 continue
             if is_done:
                 self.done(path)
