@@ -89,16 +89,20 @@ def _fetch(
 
 def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None, as_json: bool) -> None:
     from fedai_site.adding import add_inbox
-    from fedai_site.inbox import INBOX, waiting
+    from fedai_site.deidentify.run import AtWork
+    from fedai_site.inbox import INBOX, what_waits
 
     _tell(add_inbox(site.folder, labels, pixels=pixels, progress=_progress()), as_json)
-    seen = 0
+    seen = what_waits(site.folder / INBOX)
     while every is not None:
         time.sleep(every)
-        there = sum(1 for _ in waiting(site.folder / INBOX))
-        if there != seen:  # what is in quarantine stays
+        if what_waits(site.folder / INBOX) == seen:  # what is in quarantine stays
+            continue
+        try:
             _tell(add_inbox(site.folder, labels, pixels=pixels), as_json)
-            seen = sum(1 for _ in waiting(site.folder / INBOX))
+        except AtWork:
+            continue
+        seen = what_waits(site.folder / INBOX)
 
 
 def _tell(added: Added, as_json: bool) -> None:

@@ -36,6 +36,17 @@ def waiting(folder: Path) -> Iterator[Path]:
         yield from sorted(shelf.glob("*.dcm"))
 
 
+def what_waits(folder: Path) -> tuple[int, int]:
+    """(how many originals, when the last one came, ns): another answer where something has come since."""
+    came = 0, 0
+    for path in waiting(folder):
+        try:
+            came = came[0] + 1, max(came[1], path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            continue
+    return came
+
+
 def store(folder: Path, part: Path, pieces: Iterable[bytes]) -> Path:
     """Write pieces to `part`, which is new, and `keep` it. Raises OSError; then nothing is left of it."""
     size = 0

@@ -28,6 +28,7 @@ from fedai_site.pacs import Certificates, Receiver
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700  # PS3.4 B.2.3
 MOST_ASSOCIATIONS = 10
 TIMEOUT_S = 60.0
+MEMORY_BYTES = 4 << 30  # objects go to the disk in pieces; a peer's claims of length end here
 Tell = Callable[[str], None]
 
 
@@ -124,8 +125,8 @@ def _be_quiet(folder: Path) -> None:
 
     _config.STORE_RECV_CHUNKED_DATASET = True
     tempfile.tempdir = str(folder.resolve() / inbox.PARTS)
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (inbox.MAXIMUM_BYTES, hard))
+    for what, limit in ((resource.RLIMIT_FSIZE, inbox.MAXIMUM_BYTES), (resource.RLIMIT_AS, MEMORY_BYTES)):
+        resource.setrlimit(what, (limit, resource.getrlimit(what)[1]))
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     threading.excepthook = lambda _: None  # what a peer sent may stand in an exception's text

@@ -176,6 +176,26 @@ def test_what_was_acknowledged_is_there_however_it_ends(
     assert len(list(inbox.waiting(home / "inbox"))) == 5
 
 
+def test_what_keeps_coming_is_taken_again_and_again(home: Path, tmp_path: Path) -> None:
+    words = [*COMMAND[:-1], "add-data", str(home), "--inbox", "--every", "0.1", "--no-pixels"]
+    inbox.open_inbox(home)
+    taking = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    try:
+        with listening(home, tmp_path) as receiver:
+            for number in range(2):
+                assert push(receiver.port, [encode(radiograph(number, f"P{number}"))]) == [0]
+                deadline = time.monotonic() + 60
+                while len(list((home / "clean").rglob("*.dcm"))) < number + 1 or list(
+                    inbox.waiting(home / "inbox")
+                ):
+                    assert taking.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+    finally:
+        taking.kill()
+        taking.wait()
+
+
 def test_a_half_received_object_is_gone_when_the_next_receiver_starts(home: Path, tmp_path: Path) -> None:
     folder = inbox.open_inbox(home)
     (folder / inbox.PARTS / "tmpabc.dcm").write_bytes(b"half")

@@ -15,7 +15,11 @@ from fedai_site import archives
 from fedai_site.adding import Added, add_data
 from fedai_site.catalogue import Catalogue
 from fedai_site.deidentify import create_secret
+from fedai_site.deidentify.objects import Settings
+from fedai_site.deidentify.output import Job
+from fedai_site.deidentify.profile import BASIC
 from fedai_site.deidentify.review import listed
+from fedai_site.deidentify.run import run
 from fedai_site.quarantine import Quarantine, Reason
 from fedai_site.sources import Folder
 from hypothesis import given, settings
@@ -235,3 +239,36 @@ def test_the_home_in_an_export_is_none_of_it(home: Path, tmp_path: Path) -> None
     save(radiograph(1), tmp_path / "1.dcm")
     shutil.copy(tmp_path / "1.dcm", home / "2.dcm")
     assert add_data(home, tmp_path, None).found == 1
+
+
+def test_a_folder_that_cant_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(radiograph(1), tmp_path / "export" / "open" / "1.dcm")
+    (tmp_path / "export" / "closed").mkdir()
+    listdir = os.listdir
+
+    def refuse(folder: Path) -> list[str]:
+        if Path(folder).name == "closed":
+            raise PermissionError
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    found = list(Folder(tmp_path / "export").paths())
+    assert found == [tmp_path / "export" / "closed", tmp_path / "export" / "open" / "1.dcm"]
+    with pytest.raises(Quarantine) as caught:
+        archives.read(found[0])
+    assert caught.value.reason == Reason.UNREADABLE
+
+
+def test_clean_files_of_an_archive_keep_its_members_numbers_where_names_are_kept(
+    home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    zipped(tmp_path / "in" / "cd.zip", images(2))
+    settings_ = Settings(BASIC, home / "keys" / "pseudonym.key", pixels=False, faces=False)
+    job = Job(tmp_path / "in", tmp_path / "out", tmp_path / "private", settings_, keep_names=True)
+    for _ in range(2):
+        assert run(job).found == 2
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
+    assert names == {"cd.zip/000001", "cd.zip/000002", "evidence.jsonl"}
+    assert run(job).already == 2

@@ -51,6 +51,10 @@ TRIED_AGAIN = frozenset({WRITTEN, DUPLICATE, HELD, Reason.FACE_LEFT})  # even if
 NOT_NEEDED = frozenset({WRITTEN, DUPLICATE, Reason.SUPERSEDED, Reason.WITHDRAWN})
 
 
+class AtWork(ConfigError):
+    """Another run has the folder; later it is free again."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """What became of a folder: found = written + already + duplicates + the sum of quarantined.
@@ -146,7 +150,7 @@ def alone(private: Path, out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("another run is at work there", where=str(private)) from None
+            raise AtWork("another run is at work there", where=str(private)) from None
         shutil.rmtree(out / PARTS, ignore_errors=True)
         try:
             yield
