@@ -13,8 +13,10 @@ from pathlib import Path
 
 import click
 import pytest
+from fedai_site.home import SiteSettings
 
 from fedai.cli.app import fedai
+from fedai.yamlfile import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -27,6 +29,7 @@ PAGES = sorted(
     )
 )
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.M | re.S)
 INDENTED = re.compile(r"^    (fedai .*?)(?:\s+#.*)?$", re.M)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 WALKTHROUGH_S = 900
@@ -73,6 +76,16 @@ def test_a_link_of_a_page_leads_to_a_file(page: Path) -> None:
         link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()
     ]
     assert not missing
+
+
+def test_what_the_site_engineers_page_writes_into_site_yaml_is_understood(tmp_path: Path) -> None:
+    server = "name: north\nserver: {address: 'fed.example.org:8443', ca: ca.pem}\n"
+    blocks = YAML_BLOCK.findall((ROOT / "docs" / "site-engineer.md").read_text(encoding="utf-8"))
+    assert {"dicomweb", "receiver", "witness"} <= {block.partition(":")[0] for block in blocks}
+    for block in blocks:
+        file = tmp_path / "site.yaml"
+        file.write_text(server + block, encoding="utf-8")
+        load(file, SiteSettings)
 
 
 def test_a_make_target_that_a_page_shows_is_in_the_makefile() -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fedai.errors import ConfigError
 from fedai_site import intake
+from fedai_site.archives import SUFFIX
 from fedai_site.catalogue import Catalogue, Record, SourceFile
 from fedai_site.consents import Consents
 from fedai_site.deidentify.objects import Settings, names_of
@@ -23,10 +24,13 @@ from fedai_site.deidentify.profile import BASIC, Profile
 from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.run import Ran, run
 from fedai_site.deidentify.state import State, Written
+from fedai_site.inbox import open_inbox
 from fedai_site.labels import LabelTable, read_labels
 from fedai_site.quarantine import Reason
+from fedai_site.sources import Inbox, Source
 
 Progress = Callable[[int, int], None]
+Coming = Callable[[], Iterable[Path]]
 CLEAN, PRIVATE = "clean", "deid"
 
 
@@ -61,41 +65,67 @@ def add_data(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> Added:
-    """Clean every usable image under `folder` into the site's home and label what the CSV names.
+    """Clean every usable image under `folder` (or in one ZIP archive) into the site's home and label what the
+    CSV names.
 
     `pixels`: also search them for text and remove faces from head volumes, or quarantine.
 
     Raises ConfigError (label file, missing folder or key) before any file is opened, DataError when the disk
     is full; what was done until then stays, and a rerun continues.
     """
-    table = read_labels(labels) if labels else None
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.suffix.lower() == SUFFIX and folder.is_file()):
         raise ConfigError(
-            "there is no such folder", where=str(folder), hint="give the folder of the DICOM export"
-        )
+            "there is no such folder or archive", where=str(folder),
+            hint="give the folder of the DICOM export, or a ZIP of it",
+        )  # fmt: skip
+    chosen = {"profile": profile, "pixels": pixels, "processes": processes, "progress": progress}
+    return _add(home, folder, None, labels, chosen)
+
+
+def add_inbox(
+    home: Path, labels: Path | None, *, coming: Coming | None = None, profile: Profile = BASIC,
+    pixels: bool = False, processes: int | None = None, progress: Progress | None = None,
+) -> Added:  # fmt: skip
+    """As `add_data`, for what lies in the home's inbox and what is `coming` into it meanwhile.
+
+    Of several contents of an object the one that came last stands. What is in the catalogue then is deleted
+    from the inbox; what is in quarantine stays there, and isn't tried again before something has changed.
+    """
+    folder = open_inbox(home)
+    chosen = {"profile": profile, "pixels": pixels, "processes": processes, "progress": progress}
+    return _add(home, folder, Inbox(folder.resolve(), coming), labels, chosen)
+
+
+def _add(
+    home: Path, folder: Path, source: Source | None, labels: Path | None, chosen: dict[str, Any]
+) -> Added:
+    table = read_labels(labels) if labels else None
+    pixels = chosen["pixels"]
+    profile = chosen["profile"]
     settings = Settings(profile, home / "keys" / "pseudonym.key", pixels=pixels, faces=pixels)
     names = names_of(settings)
     look = partial(intake.look, names)
     with Consents(home) as consents:
         barred = consents.barred()
     job = Job(
-        folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True, barred=barred
-    )
+        folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True, barred=barred,
+        newest=source is not None,
+    )  # fmt: skip
     try:
         with Catalogue(home / "catalogue.sqlite") as catalogue:
             catalogue.use_key(names.key_id)
-            ran = run(job, processes=processes, progress=progress)
+            ran = run(job, processes=chosen["processes"], progress=chosen["progress"], source=source)
             with State(job.private) as state:
                 state.conceal(str(Reason.WITHDRAWN), lambda path: names.label_key("path", str(path)))
                 recatalogue(catalogue, state)
             unknown = _add_labels(catalogue, names, table) if table else ()
-            has_label = Counter(entry.label is not None for entry in catalogue.labelled())
+            has_label = catalogue.count_labelled()
     except (OSError, sqlite3.OperationalError) as error:
         raise as_data_error(error) from error
     return _added(ran, has_label, len(table.rows) if table else 0, unknown)
 
 
-def _added(ran: Ran, has_label: Counter[bool], rows: int, unknown: tuple[int, ...]) -> Added:
+def _added(ran: Ran, has_label: Mapping[bool, int], rows: int, unknown: tuple[int, ...]) -> Added:
     return Added(
         found=ran.found,
         written=ran.written,
@@ -103,8 +133,8 @@ def _added(ran: Ran, has_label: Counter[bool], rows: int, unknown: tuple[int, ..
         duplicates=ran.duplicates,
         quarantined=ran.quarantined,
         split_patients=ran.split_patients,
-        labelled=has_label[True],
-        unlabelled=has_label[False],
+        labelled=has_label.get(True, 0),
+        unlabelled=has_label.get(False, 0),
         label_rows=rows,
         unknown_labels=unknown,
     )
@@ -143,7 +173,8 @@ def _sources(state: State) -> Iterator[SourceFile]:
 
 
 def _add_labels(catalogue: Catalogue, names: Pseudonyms, table: LabelTable) -> tuple[int, ...]:
-    known = catalogue.label_keys(table.kind)
     keyed = [(names.label_key(table.kind, row.key), row) for row in table.rows]
-    catalogue.set_labels(table.kind, [(key, row.label) for key, row in keyed if key in known])
-    return tuple(row.line for key, row in keyed if key not in known)
+    known = [catalogue.has_key(table.kind, key) for key, _ in keyed]
+    pairs = list(zip(keyed, known, strict=True))
+    catalogue.set_labels(table.kind, [(key, row.label) for (key, row), there in pairs if there])
+    return tuple(row.line for (_, row), there in pairs if not there)

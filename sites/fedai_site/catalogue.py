@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS objects (
 );
 CREATE INDEX IF NOT EXISTS objects_by_patient_key ON objects (patient_key);
 CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
+CREATE INDEX IF NOT EXISTS objects_by_object_key ON objects (object_key);
 CREATE TABLE IF NOT EXISTS labels (kind TEXT, key TEXT, label TEXT NOT NULL, PRIMARY KEY (kind, key));
 CREATE TABLE IF NOT EXISTS splits (plan TEXT, patient TEXT, split TEXT NOT NULL, PRIMARY KEY (plan, patient));
 CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
@@ -56,6 +57,12 @@ WITH doubtful AS (
 SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL
 FROM matched m LEFT JOIN doubtful d ON d.kind = m.kind AND d.key = m.key
 ORDER BY m.patient, m.id
+"""
+COUNTED = """
+SELECT EXISTS (SELECT 1 FROM labels WHERE kind = 'SOPInstanceUID' AND key = o.object_key)
+    OR EXISTS (SELECT 1 FROM labels WHERE kind = 'AccessionNumber' AND key = o.accession_key)
+    OR EXISTS (SELECT 1 FROM labels WHERE kind = 'PatientID' AND key = o.patient_key), count(*)
+FROM objects o GROUP BY 1
 """
 WRITTEN, DUPLICATE = "WRITTEN", "DUPLICATE"
 KEY_COLUMNS = {"PatientID": "patient_key", "AccessionNumber": "accession_key", "SOPInstanceUID": "object_key"}
@@ -187,12 +194,10 @@ class Catalogue:
         """Write the file anew, so that nothing of what was deleted is left in it."""
         compact(self._connection)
 
-    def label_keys(self, kind: str) -> frozenset[str]:
-        """The keys of one kind (PatientID, AccessionNumber, SOPInstanceUID) that any object can be labelled
-        by.
-        """
-        rows = self._connection.execute(f"SELECT DISTINCT {KEY_COLUMNS[kind]} FROM objects")  # noqa: S608
-        return frozenset(row[0] for row in rows)
+    def has_key(self, kind: str, key: str) -> bool:
+        """Whether an object can be labelled by a key; kinds: PatientID, AccessionNumber, SOPInstanceUID."""
+        query = f"SELECT 1 FROM objects WHERE {KEY_COLUMNS[kind]} = ? LIMIT 1"  # noqa: S608
+        return self._connection.execute(query, (key,)).fetchone() is not None
 
     def set_labels(self, kind: str, labels: Iterable[tuple[str, str]]) -> None:
         """Store (key, label) pairs; a newer label takes the place of an older one for the same key."""
@@ -208,6 +213,10 @@ class Catalogue:
         An accession or patient key that more than one patient answers to makes the label `ambiguous`.
         """
         return [LabelledObject(*row) for row in self._connection.execute(LABELLED)]
+
+    def count_labelled(self) -> dict[bool, int]:
+        """How many objects have a label, and how many have none."""
+        return {bool(has): number for has, number in self._connection.execute(COUNTED)}
 
     def states(self) -> Counter[str]:
         """How many source files ended in each state: WRITTEN, DUPLICATE, or a reason of the quarantine."""

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai.cli.output import JsonOption, emit, table
 from fedai_site.cli_consent import app as consent_app
+from fedai_site.cli_data import app as data_app
 from fedai_site.cli_deid import app as deid_app
-from fedai_site.cli_deid import split_lines
 from fedai_site.cli_policy import app as policy_app
 
 if TYPE_CHECKING:
-    from fedai_site.adding import Added
     from fedai_site.home import SiteHome
 
 app = typer.Typer(
@@ -30,6 +29,7 @@ ledger_app = typer.Typer(
 )
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(deid_app, name="deid")
+app.add_typer(data_app)
 app.add_typer(policy_app)
 app.add_typer(consent_app, name="consent")
 
@@ -111,65 +111,6 @@ def renew_key(home: Home, as_json: JsonOption = False) -> None:
     ]
     facts = {"key_fingerprint": fingerprint, "public_key": str(site.public_key), "old": str(old)}
     emit(facts, as_json=as_json, lines=lines)
-
-
-@app.command("add-data")
-def add_data(
-    home: Home,
-    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, however deep.", metavar="FOLDER")],
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV: PatientID, AccessionNumber or SOPInstanceUID; label.")
-    ] = None,
-    pixels: Annotated[bool, typer.Option(help="Remove text from pixels, and faces.")] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """De-identify a folder's images into the home and label them. The originals are only read; a rerun
-    continues.
-    """
-    from fedai_site.adding import add_data as add
-    from fedai_site.home import open_home
-
-    added = add(open_home(home).folder, folder, labels, pixels=pixels, progress=_progress())
-    emit(vars(added), as_json=as_json, lines=_added_lines(added))
-
-
-def _progress() -> Any:
-    """A bar on a terminal, a line every 500 files elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        return lambda done, total: progress_line(f"{done} of {total} files") if done % 500 == 0 else None
-    from rich.progress import Progress
-
-    bar = Progress(transient=True)
-    task = bar.add_task("files", total=None)
-    bar.start()
-
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if done == total:
-            bar.stop()
-
-    return show
-
-
-def _added_lines(added: Added) -> list[str]:
-    rows = [
-        ("found", added.found),
-        ("de-identified", added.written),
-        ("there already", added.already),
-        ("duplicates", added.duplicates),
-        *((f"quarantined: {reason}", count) for reason, count in added.quarantined.items()),
-        ("with a label", added.labelled),
-        ("without a label", added.unlabelled),
-    ]
-    lines = [*table(("files", "number"), rows), *split_lines(added.split_patients)]
-    if added.unknown_labels:
-        shown = ", ".join(map(str, added.unknown_labels[:20])) + (
-            " ..." if len(added.unknown_labels) > 20 else ""
-        )
-        lines.append(f"{len(added.unknown_labels)} label lines belong to no usable image: line {shown}")
-    return lines
 
 
 @app.command()

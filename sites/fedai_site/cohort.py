@@ -26,7 +26,7 @@ NO_LABEL, AMBIGUOUS, OTHER_LABEL, OTHER_MODALITY = (
     "modality",
 )
 CONSENT_REASONS = (NO_CONSENT, EXPIRED, SCOPE)
-TAKEN = (WRITTEN, DUPLICATE)
+TAKEN = (WRITTEN, DUPLICATE, Reason.SUPERSEDED, Reason.WITHDRAWN)
 PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 
 
@@ -77,7 +77,7 @@ def select(home: Path, study: Study, *, consent_required: bool = False) -> Cohor
             _case(home, entry, study) for entry, reason in zip(entries, reasons, strict=True) if not reason
         ]
         splits = _splits(catalogue, cases, study)
-    quarantined = {state: n for state, n in sorted(states.items()) if state not in (*TAKEN, Reason.WITHDRAWN)}
+    quarantined = {state: n for state, n in sorted(states.items()) if state not in TAKEN}
     excluded = Counter(reason for reason in reasons if reason)
     flow = _flow(states.total(), len(entries), excluded, len(cases))
     for state, n in states.items():
@@ -99,8 +99,8 @@ def _check_evidence(entries: Sequence[LabelledObject]) -> None:
 def _group(state: str) -> str:
     if state == WRITTEN:
         return WRITTEN
-    if state in (DUPLICATE, Reason.WITHDRAWN):
-        return "duplicate" if state == DUPLICATE else WITHDRAWN
+    if state in (DUPLICATE, Reason.SUPERSEDED, Reason.WITHDRAWN):
+        return WITHDRAWN if state == Reason.WITHDRAWN else "duplicate"
     return "unreadable_pixels" if state in PIXEL_REASONS else "quarantined"
 
 

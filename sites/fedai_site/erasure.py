@@ -7,7 +7,7 @@ split, and which runs used how many of the patient's cases.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,11 @@ from fedai_site import cache, influence, intake, receipts
 from fedai_site.adding import CLEAN, PRIVATE, recatalogue
 from fedai_site.catalogue import Catalogue, Record
 from fedai_site.consents import Consents, Withdrawal
-from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase
+from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase, names_in
 from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
 from fedai_site.deidentify.state import State
 from fedai_site.home import SiteHome
+from fedai_site.inbox import INBOX, waiting
 from fedai_site.replies import KEPT_REPLIES, SCORES
 from fedai_site.traces import Traces, files_under, find
 
@@ -39,6 +40,7 @@ class Remains:
     arrays: tuple[Path, ...]
     of_runs: tuple[Path, ...]
     traces: Traces
+    unknown: int  # originals in the inbox that can't be read
 
 
 def withdraw(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Path]:
@@ -84,7 +86,9 @@ def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
         records = tuple(catalogue.of_patients(patients))
     arrays = tuple(cache.arrays_of(home.folder, patients))
     of_runs = tuple(path for patient in patients for path in _of_runs(home, patient))
-    remains = Remains(found, records, arrays, of_runs, Traces())
+    arrived, unknown = _arrived(home, patients, who)
+    found = replace(found, files=tuple(sorted({*found.files, *arrived})))
+    remains = Remains(found, records, arrays, of_runs, Traces(), unknown)
     for path in (*found.files, *arrays, *of_runs):
         remains.traces.add(path.read_bytes())
         if path.suffix == ".npy":
@@ -92,6 +96,16 @@ def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
     for text in _texts(remains):
         remains.traces.add_text(text)
     return remains
+
+
+def _arrived(home: SiteHome, patients: Set[str], who: Who) -> tuple[list[Path], int]:
+    """Originals of theirs in the inbox, and how many there are of whom nobody can tell."""
+    mine, unknown = [], 0
+    for path in waiting(home.folder / INBOX):
+        names = names_in(path, who)
+        mine += [path] if names & patients else []
+        unknown += not names
+    return mine, unknown
 
 
 def _texts(remains: Remains) -> list[str]:
@@ -193,6 +207,7 @@ def _receipt(
         "without_recognisable_content": remains.traces.plain,
         "same_content_in_files_of_others": len(same),
         "pictures_of_unknown_patients": remains.found.unknown,
+        "originals_of_unknown_patients": remains.unknown,
         "kept": ["the pseudonym, to refuse originals", "the split", "which runs used how many cases"],
         "used_in": sorted({f"{use.run} {use.task} {use.round}".strip() for use in uses}),
         "models": influence.NOT_UNLEARNED,

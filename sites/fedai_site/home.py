@@ -15,6 +15,7 @@ from fedai.errors import ConfigError
 from fedai.signatures import write_key
 from fedai.study import Name
 from fedai.yamlfile import Frozen, load
+from fedai_site.pacs import Dicomweb, Receiver
 
 PRIVATE = 0o600
 AUTHORITY = "ca.pem"  # in the home; site.yaml names it relative to the home
@@ -38,7 +39,8 @@ class SiteSettings(Frozen):
     """site.yaml. `threads`: CPU threads for training. `poll_active_s`, `poll_idle_s`: pauses between
     questions. `witness`: a folder, best on other storage, that gets each signed head of the ledger.
     `keep_sent_days`: how long the bytes that left are kept; 0 keeps their hashes only.
-    `consent_required`: use only patients with a consent record that allows the study.
+    `consent_required`: use only patients with a consent record that allows the study. `receiver`: what may be
+    pushed here. `dicomweb`: the hospital's own services, by name.
     """
 
     name: Name
@@ -49,6 +51,8 @@ class SiteSettings(Frozen):
     witness: Path | None = None
     keep_sent_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
     consent_required: bool = False
+    receiver: Receiver | None = None
+    dicomweb: dict[Name, Dicomweb] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

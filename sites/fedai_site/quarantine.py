@@ -29,6 +29,8 @@ class Reason(StrEnum):
     OVERLAY_IN_PIXELS = "OVERLAY_IN_PIXELS"
     UID_REUSED = "UID_REUSED"
     CONFLICT = "CONFLICT"
+    SUPERSEDED = "SUPERSEDED"
+    MISSING = "MISSING"
     VIDEO = "VIDEO"
     TEXT_LEFT = "TEXT_LEFT"
     PIXELS_NOT_EXAMINED = "PIXELS_NOT_EXAMINED"
@@ -77,6 +79,14 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.CONFLICT: (
         "differs from another object with the same SOP Instance UID of the same patient",
         "compare the two; to use this one instead, release it with `fedai site deid review`",
+    ),
+    Reason.SUPERSEDED: (
+        "is an older version of an object that the archive has sent again since",
+        "nothing: the newer one is used",
+    ),
+    Reason.MISSING: (
+        "is listed, by a media directory or a moment ago, and isn't there",
+        "copy the medium or the export again, and whole",
     ),
     Reason.VIDEO: ("is a video", "export still frames: video can't be searched for text with certainty"),
     Reason.TEXT_LEFT: (

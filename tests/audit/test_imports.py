@@ -29,6 +29,8 @@ NETWORK = {
 }  # fmt: skip
 MAY_CONNECT = {
     "fedai_site.fleet": {"httpx", "ssl"},
+    "fedai_site.receiver": {"pynetdicom", "ssl"},  # listens; opens no connection
+    "fedai_site.dicomweb": {"dicomweb_client", "requests"},  # to the hospital's own archive
     "fedai_server.control": {"httpx"},
     "fedai_server.superlink": {"asyncio", "socket", "ssl", "uvicorn"},
     "fedai_server.gate": {"asyncio"},  # deadlines and threads; opens no connection
@@ -48,6 +50,7 @@ MAY_USE_DICOM = (
 MAY_START_PROCESSES = {
     "fedai_site.deidentify.engines": {"concurrent", "multiprocessing"},  # the pool of a folder run
     "fedai_site.decoding": {"subprocess"},  # tries broken pixels in a child
+    "fedai_site.fetching": {"subprocess"},  # asks the archive in a child that holds no key
     "fedai_site.verification.folder": {"concurrent", "multiprocessing"},  # a decoder may die with its process
     "fedai_server.processes": {"subprocess"},
     "fedai.demo.federation": {"subprocess"},
@@ -136,10 +139,23 @@ def test_sockets_and_http_are_in_the_modules_that_own_them_alone() -> None:
     assert {m: allowed - found[m] for m, allowed in MAY_CONNECT.items() if allowed - found[m]} == {}
 
 
-def test_at_a_site_one_module_alone_connects() -> None:
+def test_at_a_site_one_module_connects_to_the_server_one_to_the_archive_and_one_listens() -> None:
     assert {m for m in sources() if m.startswith("fedai_site") and roots_of(m) & NETWORK} == {
-        "fedai_site.fleet"
-    }
+        "fedai_site.fleet", "fedai_site.dicomweb", "fedai_site.receiver",
+    }  # fmt: skip
+
+
+def test_what_talks_to_the_archive_knows_neither_keys_nor_data_sets_nor_the_server() -> None:
+    """They run in processes of their own: what they import is what is in those processes."""
+    for module in ("receiver", "dicomweb"):
+        own = {name for name in imports_of(f"fedai_site.{module}") if name.startswith("fedai")}
+        assert own <= {
+            "fedai.errors", "fedai.errors.ConfigError", "fedai_site", "fedai_site.inbox", "fedai_site.pacs",
+            "fedai_site.pacs.Certificates", "fedai_site.pacs.Receiver",
+        }  # fmt: skip
+        assert "pydicom" not in roots_of(f"fedai_site.{module}")
+    assert not [m for m in sources() if "fedai_site.dicomweb" in imports_of(m)]
+    assert [m for m in sources() if "fedai_site.receiver" in imports_of(m)] == ["fedai_site.cli_data"]
 
 
 def test_flowers_inside_is_touched_by_the_modules_that_own_it_alone() -> None:

@@ -13,7 +13,9 @@ WALLS = {
     "sites/fedai_site/policy.py", "sites/fedai_site/replies.py", "sites/fedai_site/intake.py",
     "sites/fedai_site/decoding.py", "sites/fedai_site/tripwire.py", "sites/fedai_site/witness.py",
     "sites/fedai_site/sent.py", "sites/fedai_site/approvals.py", "sites/fedai_site/permit.py",
-    "sites/fedai_site/budget.py", "fedai/signatures.py", "fedai/heads.py",
+    "sites/fedai_site/budget.py", "fedai/signatures.py", "fedai/heads.py", "sites/fedai_site/receiver.py",
+    "sites/fedai_site/dicomweb.py", "sites/fedai_site/fetching.py", "sites/fedai_site/inbox.py",
+    "sites/fedai_site/archives.py", "sites/fedai_site/sources.py", "sites/fedai_site/pacs.py",
 }  # fmt: skip
 
 
@@ -32,7 +34,7 @@ def test_the_line_counts_are_true() -> None:
 def test_what_stands_at_the_doors_can_be_read_in_an_afternoon() -> None:
     doors = [name for name in told() if "/deidentify/" not in name and "/verification/" not in name]
     assert set(doors) >= WALLS
-    assert sum(map(counted, doors)) <= 5000
+    assert sum(map(counted, doors)) <= 5800
 
 
 def test_code_that_touches_flower_or_dicom_at_a_site_is_on_the_list() -> None:
@@ -46,7 +48,16 @@ def test_code_that_touches_flower_or_dicom_at_a_site_is_on_the_list() -> None:
                 [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             )
         }
-        if imported & {"flwr", "httpx", "ssl", "socket", "pydicom"}:
+        if imported & {
+            "flwr",
+            "httpx",
+            "ssl",
+            "socket",
+            "pydicom",
+            "pynetdicom",
+            "dicomweb_client",
+            "requests",
+        }:
             assert path.relative_to(ROOT).as_posix() in told()
 
 

@@ -27,7 +27,8 @@ CLASSES = ("hand", "head")
 
 
 @pytest.mark.parametrize(
-    "name", ["coverage", "startup", "round_overhead", "round_memory", "real_images", "deidentification"]
+    "name",
+    ["coverage", "startup", "round_overhead", "round_memory", "real_images", "deidentification", "intake"],
 )
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]

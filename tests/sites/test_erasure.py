@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import radiograph, save
-from fedai_site import cache, influence, receipts
-from fedai_site.adding import add_data
+from dicom_files import encode, radiograph, save
+from fedai_site import cache, inbox, influence, receipts
+from fedai_site.adding import add_data, add_inbox
 from fedai_site.client_app import Bench
 from fedai_site.cohort import Case, select
 from fedai_site.erasure import withdraw
@@ -222,6 +222,29 @@ def test_a_quarantined_original_is_forgotten_with_its_picture(home: SiteHome, tm
     assert facts["deleted"]["waiting_files_and_pictures"] == 1
     assert facts["pictures_of_unknown_patients"] == 1
     assert len(list((private / "pictures").iterdir())) == 1
+
+
+def test_originals_in_the_inbox_go_too(home: SiteHome, tmp_path: Path) -> None:
+    """Those that wait, and those in quarantine; of what can't be read nobody can tell whose it is."""
+    folder = inbox.open_inbox(home.folder)
+
+    def put(data: bytes) -> Path:
+        return inbox.store(folder, folder / inbox.PARTS / "part", iter([data]))
+
+    put(encode(radiograph(90, "P90", SOPClassUID="1.2.3.4")))
+    broken = put(encode(radiograph(93, "P90"))[:-50])
+    add_inbox(home.folder, None)
+    put(encode(radiograph(91, "P90")))
+    other = put(encode(radiograph(92, "P92")))
+    assert len(list(inbox.waiting(folder))) == 4
+    (tmp_path / "who.csv").write_text("PatientID\nP90\n")
+    (receipt,) = withdraw(home, find_patients(home, [], tmp_path / "who.csv"))
+    told = receipts.verify(receipt, receipts.key_beside(receipt))
+    assert (told["deleted"]["waiting_files_and_pictures"], told["originals_of_unknown_patients"]) == (2, 1)
+    assert set(inbox.waiting(folder)) == {broken, other}
+    put(encode(radiograph(91, "P90")))
+    assert add_inbox(home.folder, None).quarantined == {"TRUNCATED": 1, "WITHDRAWN": 1}
+    assert set(inbox.waiting(folder)) == {broken}
 
 
 def test_the_log_loses_the_names_and_nothing_else(home: SiteHome) -> None:

@@ -5,6 +5,7 @@ point to each other are computed anew.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -12,8 +13,11 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from fedai_site.deidentify import reading
 from fedai_site.deidentify.known import bytes_of
+from fedai_site.deidentify.silence import silenced
 from fedai_site.deidentify.writing import Encoder, file_bytes
+from fedai_site.quarantine import Quarantine
 
 SOP_CLASS = "1.2.840.10008.1.3.10"
 RECORDS = 0x00041220
@@ -27,11 +31,38 @@ TYPES: dict[int, str] = {
 }
 """Types of the keys of patient, study, series and image records (PS3.3 F.5)."""
 FIRST, LAST = 0x00041200, 0x00041202
+LONGEST_BYTES = 256 << 20
 
 
 def is_directory(dataset: Dataset, sop_class: str) -> bool:
     """Whether the object lists files instead of being one."""
     return sop_class == SOP_CLASS or RECORDS in dataset
+
+
+def listed_files(path: Path) -> list[tuple[str, ...]]:
+    """The files that a media directory lists (ReferencedFileID), as parts of paths below its folder.
+
+    Nothing for one that can't be read, which the quarantine tells by itself; parts that could lead elsewhere
+    are left out.
+    """
+    try:
+        if path.stat().st_size > LONGEST_BYTES:
+            return []
+        with silenced():
+            records = reading.read(path.read_bytes()).get(RECORDS)
+            listed = [record.get("ReferencedFileID") for record in records.value] if records else []
+            return [parts for one in listed if one and (parts := _parts(one))]
+    except Quarantine:
+        return []
+    except reading.FAULTS:
+        return []
+
+
+def _parts(identifier: object) -> tuple[str, ...]:
+    """The components of a file id (PS3.10 8.2): capitals, digits and underscores; others are let pass."""
+    parts = (identifier,) if isinstance(identifier, str) else tuple(map(str, identifier))  # type: ignore[call-overload]
+    bad = any(part in ("", ".", "..") or set(part) & set("/\\\0") for part in parts)
+    return () if bad else parts
 
 
 def relink(clean: Dataset, original: Dataset) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from fedai_site import archives
 from fedai_site.deidentify import reading
 from fedai_site.deidentify.reading import FAULTS
 from fedai_site.deidentify.run import alone, write_evidence
@@ -65,17 +66,17 @@ def _quarantined(state: State, patients: Set[str], who: Who) -> tuple[list[Sourc
     for source in state.quarantined() + state.in_state(HELD):
         if CONCEALED.fullmatch(str(source.path)):
             continue
-        names = _names_of(source.path, who)
+        names = names_in(source.path, who)
         mine += [source] if names & patients else []
         unknown += not names and bool(source.picture)
     return mine, unknown
 
 
-def _names_of(path: Path, who: Who) -> Set[str]:
+def names_in(path: Path, who: Who) -> Set[str]:
     """What the patient of an original is known by, nothing where the file is gone or nobody's."""
     try:
         with silenced():
-            return who(reading.parse(path.read_bytes()))
+            return who(reading.parse(archives.read(path)))
     except Quarantine:
         return frozenset()
     except FAULTS:
@@ -97,5 +98,6 @@ def erase(
         for source in found.sources:
             state.note(replace(source, state=str(Reason.WITHDRAWN)))
         state.conceal(str(Reason.WITHDRAWN), name)
+        state.begin()
         write_evidence(state, out)
         state.compact()

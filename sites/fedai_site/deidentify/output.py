@@ -19,6 +19,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from fedai.errors import DataError
+from fedai_site import archives
 from fedai_site.deidentify import reading
 from fedai_site.deidentify.objects import CleanObject, Settings, clean_dataset, deidentifier, has_release
 from fedai_site.deidentify.state import DUPLICATE, HELD, WRITTEN, Patient, Source, State, Written
@@ -39,6 +40,7 @@ class Job:
     back is kept with the clean file in the private state. `skip`: folders whose files are none of the
     export's. `unique`: objects whose SOP Instance UID several patients claim are nobody's and are refused.
     `barred`: pseudonyms of patients who withdrew, or what `look` says of them; their originals are refused.
+    `newest`: of several contents of one object the one that came last stands for it (an archive's own).
     """
 
     source: Path
@@ -50,6 +52,7 @@ class Job:
     skip: tuple[Path, ...] = ()
     unique: bool = False
     barred: frozenset[str] = frozenset()
+    newest: bool = False
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -82,14 +85,10 @@ class Outcome:
 
 def clean_file(job: Job, fingerprint: str, path: Path) -> Outcome:
     """In a worker: one source file. Nothing that a file can contain makes this raise."""
+    source = Source(path, 0, 0, fingerprint, WRITTEN)
     try:
-        stat = path.stat()
-    except OSError as error:
-        lost = Source(path, 0, 0, fingerprint, str(Reason.UNREADABLE), error.strerror or "")
-        return Outcome(lost)
-    source = Source(path, stat.st_size, stat.st_mtime_ns, fingerprint, WRITTEN)
-    try:
-        data = _read(path, stat.st_size)
+        source = as_it_lies(source)
+        data = archives.read(path, MAXIMUM_BYTES)
         source = replace(source, input_sha256=sha256(data).hexdigest())
         original = reading.parse(data)
         if job.barred and deidentifier(job.settings).patient_of(original) in job.barred:
@@ -104,13 +103,15 @@ def clean_file(job: Job, fingerprint: str, path: Path) -> Outcome:
         return Outcome(quarantined(job, source, error))
 
 
-def _read(path: Path, size: int) -> bytes:
-    if size > MAXIMUM_BYTES:
-        raise Quarantine(Reason.TOO_LARGE)
+def as_it_lies(source: Source) -> Source:
+    """With the size and the time that its file has now. Raises Quarantine where it isn't there."""
     try:
-        return path.read_bytes()
+        size = archives.size_of(source.path)
+    except FileNotFoundError:
+        raise Quarantine(Reason.MISSING) from None
     except OSError as error:
         raise Quarantine(Reason.UNREADABLE, error.strerror or "input/output error") from None
+    return replace(source, bytes=size.bytes, mtime_ns=size.mtime_ns)
 
 
 def quarantined(job: Job, source: Source, error: Quarantine) -> Source:
@@ -171,10 +172,10 @@ def settle(job: Job, state: State, outcome: Outcome) -> None:
     if there and _hash(there) == _hash(written):
         part.unlink()
         state.note(replace(source, state=DUPLICATE))
-    elif there and _rank(job, there) < _rank(job, written):
+    elif there and _rank(job, there, _came(state, there)) < _rank(job, written, source.mtime_ns):
         if job.unique:
             part.unlink()
-            state.note(in_conflict(source))
+            state.note(in_conflict(job, source))
             return
         other = _renamed(written)
         settle(job, state, Outcome(replace(source, object=other.path), other, part))
@@ -187,10 +188,16 @@ def settle(job: Job, state: State, outcome: Outcome) -> None:
         state.note(source, written)
 
 
-def _rank(job: Job, written: Written) -> tuple[bool, str]:
-    """What a person has released comes first, then the smaller hash."""
+def _rank(job: Job, written: Written, came: int) -> tuple[bool, int, str]:
+    """What a person has released is first, then what came last where that counts, then the smaller hash."""
     evidence = json.loads(written.evidence)
-    return not is_chosen(job, evidence["input_sha256"]), evidence["output_sha256"]
+    is_other = not is_chosen(job, evidence["input_sha256"])
+    return is_other, -came if job.newest else 0, evidence["output_sha256"]
+
+
+def _came(state: State, written: Written) -> int:
+    """When the last of the originals of a clean file came, ns."""
+    return max((source.mtime_ns for source in state.sources_of(written.path)), default=0)
 
 
 def is_chosen(job: Job, input_sha256: str) -> bool:
@@ -198,9 +205,10 @@ def is_chosen(job: Job, input_sha256: str) -> bool:
     return has_release(job.decisions.get(input_sha256), Reason.CONFLICT)
 
 
-def in_conflict(source: Source) -> Source:
+def in_conflict(job: Job, source: Source) -> Source:
     """A file whose object has another content as well, which stands for it."""
-    return replace(source, state=str(Reason.CONFLICT), object="")
+    reason = Reason.SUPERSEDED if job.newest else Reason.CONFLICT
+    return replace(source, state=str(reason), object="")
 
 
 def _rival(job: Job, state: State, source: Source, written: Written) -> Written | None:
@@ -220,7 +228,7 @@ def _make_way(job: Job, state: State, there: Written) -> None:
         state.forget_object(there.path)
     for source in sources:
         if job.unique:
-            state.note(in_conflict(source))
+            state.note(in_conflict(job, source))
         else:
             state.note(replace(source, object=other.path), other)
 
@@ -243,9 +251,11 @@ def is_intact(job: Job, written: Written) -> bool:
 def hash_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, '' for one that can't be read."""
     try:
+        if archives.archive_of(path):
+            return sha256(archives.read(path)).hexdigest()
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, Quarantine):
         return ""
 
 

@@ -16,8 +16,8 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -31,6 +31,7 @@ from fedai_site.deidentify.output import (
     Job,
     Outcome,
     as_data_error,
+    as_it_lies,
     clean_file,
     hash_of,
     is_intact,
@@ -38,11 +39,20 @@ from fedai_site.deidentify.output import (
     withdraw,
 )
 from fedai_site.deidentify.pseudonyms import create_secret
-from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, Source, State, Written
-from fedai_site.quarantine import Reason
+from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, State, Written
+from fedai_site.deidentify.state import Source as Original
+from fedai_site.quarantine import Quarantine, Reason
+from fedai_site.sources import Folder, Source
 
 Progress = Callable[[int, int], None]
 FILES_FOR_A_PROCESS = 50  # fewer than that aren't worth another process, which imports for seconds
+AT_ONCE = 256  # originals that are let go of together
+TRIED_AGAIN = frozenset({WRITTEN, DUPLICATE, HELD, Reason.FACE_LEFT})  # even if they came by themselves
+NOT_NEEDED = frozenset({WRITTEN, DUPLICATE, Reason.SUPERSEDED, Reason.WITHDRAWN})
+
+
+class AtWork(ConfigError):
+    """Another run has the folder; later it is free again."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +115,12 @@ def run(
     processes: int | None = None,
     progress: Progress | None = None,
     restart: bool = False,
+    source: Source | None = None,
 ) -> Ran:
-    """Clean every file under the source folder; a single file's fault only quarantines that file.
+    """Clean every file of a source, else of the job's folder; one file's fault only quarantines that file.
 
-    A source is known by its absolute path, however it was given. `restart`: first take back all clean files
-    of earlier runs.
+    Memory doesn't grow with the number of files. A file is known by its absolute path, however it was given.
+    `restart`: first take back all clean files of earlier runs.
 
     Raises ConfigError for wrong settings, DataError when the disk is full.
     """
@@ -121,7 +132,13 @@ def run(
             if restart:
                 _start_over(job, state)
             state.note_settings(job.fingerprint, job.facts)
-            return _run(replace(job, decisions=state.decisions()), state, engine, processes, progress)
+            state.begin()
+            if job.newest:
+                state.forget_missing()
+            decided = replace(job, decisions=state.decisions())
+            ran = _run(decided, state, source or _folder(job), engine, processes, progress)
+            state.begin()
+            return ran
     except (OSError, sqlite3.OperationalError) as error:
         raise as_data_error(error) from error
 
@@ -133,7 +150,7 @@ def alone(private: Path, out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("another run is at work there", where=str(private)) from None
+            raise AtWork("another run is at work there", where=str(private)) from None
         shutil.rmtree(out / PARTS, ignore_errors=True)
         try:
             yield
@@ -153,24 +170,33 @@ def _start_over(job: Job, state: State) -> None:
             folder.rmdir()
 
 
-def _run(job: Job, state: State, engine: str, processes: int | None, progress: Progress | None) -> Ran:
+def _folder(job: Job) -> Folder:
+    return Folder(job.source, tuple(folder.resolve() for folder in (job.private, job.out, *job.skip)))
+
+
+def _run(
+    job: Job,
+    state: State,
+    source: Source,
+    engine: str,
+    processes: int | None,
+    progress: Progress | None,
+) -> Ran:
     fingerprint = job.fingerprint
-    paths = _find(job)
-    before, restored = _look_back(state, job, paths, fingerprint, progress)
-    waiting = [path for path in paths if path not in before]
-    count = processes or min(os.cpu_count() or 1, max(1, len(waiting) // FILES_FOR_A_PROCESS))
+    known = source.count()
+    likely = max(1, known // FILES_FOR_A_PROCESS) if known else os.cpu_count() or 1
+    look = _Look(job, state, source, known, progress)
     work = partial(clean_file, job, fingerprint)
-    done = len(before)
-    for path, outcome in engines.each(work, waiting, engine=engine, processes=count):
+    workers = processes or min(os.cpu_count() or 1, likely)
+    for path, outcome in engines.each(work, look.waiting(fingerprint), engine=engine, processes=workers):
         _note(state, job, path, outcome, fingerprint)
-        done += 1
-        if progress:
-            progress(done, len(paths))
+        look.done(path)
     volumes.release(job, state, fingerprint)
     if job.unique:
         _withdraw_reused(state, job)
+    look.release()
     write_evidence(state, job.out)
-    return _ran(state, job, paths, before, restored)
+    return _ran(state, job, len(look.damaged))
 
 
 def _check_folders(source: Path, out: Path, private: Path) -> None:
@@ -181,46 +207,95 @@ def _check_folders(source: Path, out: Path, private: Path) -> None:
             raise ConfigError(f"{inner} is inside {outer}", hint="choose folders apart from each other")
 
 
-def _find(job: Job) -> list[Path]:
-    """All regular files, sorted; links are not followed, own folders are left out."""
-    if job.source.is_file():
-        return [job.source]
-    skip = [folder.resolve() for folder in (job.private, job.out, *job.skip)]
-    found = (path for path in job.source.rglob("*") if path.is_file() and not path.is_symlink())
-    return sorted(path for path in found if not any(path.resolve().is_relative_to(own) for own in skip))
+@dataclass
+class _Look:
+    """A run's way through its source: what is to be done, what is done, what can be let go of."""
+
+    job: Job
+    state: State
+    source: Source
+    known: int
+    progress: Progress | None
+    number: int = 0
+    damaged: set[str] = field(default_factory=set)
+    settled: list[Path] = field(default_factory=list)
+
+    def waiting(self, fingerprint: str) -> Iterator[Path]:
+        """The files that have to be worked on; what is done already is counted on the way."""
+        for path in self.source.paths():
+            if self.job.newest and not path.exists() and self.state.source(path):
+                continue  # it came twice, and was let go of
+            is_done = _is_done(self.state, self.job, path, fingerprint, self.damaged)
+            is_new = self.state.look_at(path, is_done=is_done)
+            if not is_new and not self.job.newest:
+                continue
+            if is_done:
+                self.done(path)
+            else:
+                yield path
+
+    def done(self, path: Path) -> None:
+        """One more is as it should be, or in quarantine."""
+        self.number += 1
+        self.settled.append(path)
+        if len(self.settled) >= AT_ONCE:
+            self.release()
+        if self.progress:
+            self.progress(self.number, max(self.known, self.number) if self.known else 0)
+
+    def release(self) -> None:
+        """Let go of the originals that aren't needed any more."""
+        ends = [end for path in self.settled if (end := self.state.source(path))]
+        going = [(end.path, end.mtime_ns) for end in ends if _is_not_needed(self.state, end)]
+        self.settled.clear()
+        if going:
+            self.source.release(going)
 
 
-def _look_back(
-    state: State, job: Job, paths: list[Path], fingerprint: str, progress: Progress | None
-) -> tuple[set[Path], int]:
-    """What is done already, by both files' hashes; and how many clean files aren't as they were written."""
-    done: set[Path] = set()
-    damaged: set[str] = set()
-    for path in paths:
-        source = state.source(path)
-        written = state.written(source.object) if source else None
-        if source is None or written is None or not _is_settled(source, path, fingerprint):
-            continue
-        if written.path not in damaged and is_intact(job, written):
-            done.add(path)
-            if progress:
-                progress(len(done), len(paths))
-        else:
-            damaged.add(written.path)
-    return done, len(damaged)
+def _is_not_needed(state: State, original: Original) -> bool:
+    """Whether it may go where it isn't the archive's own: an original slice of a head is needed again when
+    more of its series comes.
+    """
+    written = state.written(original.object) if original.object else None
+    return original.state in NOT_NEEDED and not (written and json.loads(written.evidence).get("face"))
 
 
-def _is_settled(source: Source, path: Path, fingerprint: str) -> bool:
-    """Whether these very bytes were cleaned under these settings. Size and time prove nothing."""
-    is_clean = source.state in (WRITTEN, DUPLICATE) and source.settings == fingerprint
-    return is_clean and path.stat().st_size == source.bytes and hash_of(path) == source.input_sha256
+def _is_done(state: State, job: Job, path: Path, fingerprint: str, damaged: set[str]) -> bool:
+    """Whether nothing has to be done, by both files' hashes. Notes what isn't as it was written."""
+    original = state.source(path)
+    if original is None or original.settings != fingerprint:
+        return False
+    if job.newest and original.state not in TRIED_AGAIN:
+        return _is_as_it_came(original) and original.input_sha256 not in job.decisions
+    written = state.written(original.object)
+    if written is None or not _is_settled(original, path):
+        return False
+    if written.path not in damaged and is_intact(job, written):
+        if job.newest:
+            state.note(as_it_lies(original))  # it may have come again, and is the newest then
+        return True
+    damaged.add(written.path)
+    return False
+
+
+def _is_as_it_came(original: Original) -> bool:
+    try:
+        return as_it_lies(original) == original
+    except Quarantine:
+        return False
+
+
+def _is_settled(original: Original, path: Path) -> bool:
+    """Whether these very bytes were cleaned. Size and time prove nothing."""
+    return original.state in (WRITTEN, DUPLICATE) and hash_of(path) == original.input_sha256
 
 
 def _note(state: State, job: Job, path: Path, outcome: Outcome | engines.Lost, fingerprint: str) -> None:
     if isinstance(outcome, engines.Lost):
-        stat = path.stat()
         detail = "its processing ended the process"
-        fate = Source(path, stat.st_size, stat.st_mtime_ns, fingerprint, str(Reason.UNREADABLE), detail)
+        fate = Original(path, 0, 0, fingerprint, str(Reason.UNREADABLE), detail)
+        with suppress(Quarantine):
+            fate = as_it_lies(fate)
         outcome = Outcome(fate)
     if outcome.patient:
         state.note_patient(outcome.patient)
@@ -242,7 +317,7 @@ def _drop_before(state: State, job: Job, outcome: Outcome) -> None:
         withdraw(job, state, before.object)
 
 
-def _is_another(state: State, before: Source, outcome: Outcome) -> bool:
+def _is_another(state: State, before: Original, outcome: Outcome) -> bool:
     """Whether another object lies now where one was: other bytes, another SOP Instance UID."""
     there, new = state.written(before.object), outcome.written
     now = outcome.source.input_sha256
@@ -267,19 +342,17 @@ def write_evidence(state: State, out: Path) -> None:
     part.replace(out / EVIDENCE)
 
 
-def _ran(state: State, job: Job, paths: list[Path], before: set[Path], restored: int) -> Ran:
+def _ran(state: State, job: Job, restored: int) -> Ran:
     key_id = deidentifier(job.settings).pseudonyms.key_id
     ends: Counter[str] = Counter()
+    for end, is_done, number in state.ends():
+        ends[ALREADY if end == WRITTEN and is_done else end] += number
     changed: Counter[str] = Counter()
-    for path in paths:
-        source = state.source(path)
-        end = source.state if source else ""
-        ends[ALREADY if end == WRITTEN and path in before else end] += 1
-        if source and end == WRITTEN and path not in before and (written := state.written(source.object)):
-            changed.update(_changes(written))
+    for written in state.written_now():
+        changed.update(_changes(written))
     quarantined = {name: n for name, n in sorted(ends.items()) if name not in (WRITTEN, ALREADY, DUPLICATE)}
     return Ran(
-        found=len(paths),
+        found=ends.total(),
         written=ends[WRITTEN],
         already=ends[ALREADY],
         duplicates=ends[DUPLICATE],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedai_site.databases import compact
+from fedai_site.quarantine import Reason
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
@@ -40,6 +41,9 @@ CREATE TABLE IF NOT EXISTS patients (
     has_issuer INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS patients_by_number ON patients (number);
+CREATE TABLE IF NOT EXISTS looked_at (   -- by the run that is going on; empty else
+    path BLOB PRIMARY KEY, is_done INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settings (fingerprint TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TEXT NOT NULL);
 """
@@ -188,6 +192,38 @@ class State:
             AND one.patient IN (SELECT patient FROM objects)
             AND other.patient IN (SELECT patient FROM objects) ORDER BY 1, 2"""
         return self._database.execute(query).fetchall()
+
+    def begin(self) -> None:
+        """Nothing has been looked at by this run yet."""
+        with self._database as database:
+            database.execute("DELETE FROM looked_at")
+
+    def look_at(self, path: Path, *, is_done: bool) -> bool:
+        """Remember that this run has looked at a file, and whether there was nothing to do.
+
+        False where it had looked at it already.
+        """
+        with self._database as database:
+            row = (os.fsencode(path), is_done)
+            return database.execute("INSERT OR IGNORE INTO looked_at VALUES (?, ?)", row).rowcount == 1
+
+    def ends(self) -> Iterator[tuple[str, bool, int]]:
+        """(state, there was nothing to do, how many) of what this run has looked at."""
+        query = """SELECT coalesce(s.state, ''), l.is_done, count(*)
+            FROM looked_at l LEFT JOIN sources s ON s.path = l.path GROUP BY 1, 2 ORDER BY 1, 2"""
+        for state, is_done, number in self._database.execute(query):
+            yield state, bool(is_done), number
+
+    def written_now(self) -> Iterator[Written]:
+        """The clean files that this run has written."""
+        query = """SELECT o.* FROM looked_at l JOIN sources s ON s.path = l.path
+            JOIN objects o ON o.path = s.object WHERE NOT l.is_done AND s.state = ?"""
+        return (Written(*row) for row in self._database.execute(query, (WRITTEN,)))
+
+    def forget_missing(self) -> None:
+        """Which originals weren't there: where they come by themselves, they are told anew each time."""
+        with self._database as database:
+            database.execute("DELETE FROM sources WHERE state = ?", (str(Reason.MISSING),))
 
     def forget_sources(self) -> None:
         """As if no file had been looked at yet; decisions stay."""

@@ -94,8 +94,9 @@ def _release(job: Job, state: State, name: str, sources: list[Source], is_whole:
     (job.private / "held" / name).rmdir()
 
 
-def _rank(job: Job, source: Source) -> tuple[bool, str]:
-    return not is_chosen(job, source.input_sha256), source.input_sha256
+def _rank(job: Job, source: Source) -> tuple[bool, int, str]:
+    came = -source.mtime_ns if job.newest else 0
+    return not is_chosen(job, source.input_sha256), came, source.input_sha256
 
 
 def _cleaned(job: Job, sources: list[Source]) -> list[Outcome]:
@@ -111,14 +112,14 @@ def _cleaned(job: Job, sources: list[Source]) -> list[Outcome]:
     outcomes = [_given_out(job, found, face) for found in first.values()]
     names = {found.instance: one.source.object for found, one in zip(first.values(), outcomes, strict=True)}
     rest = [found for found in slices if found is not first[found.instance]]
-    return outcomes + [_left_over(found, first[found.instance], names[found.instance]) for found in rest]
+    return outcomes + [_left_over(job, found, first[found.instance], names[found.instance]) for found in rest]
 
 
-def _left_over(found: _Slice, first: _Slice, name: str) -> Outcome:
+def _left_over(job: Job, found: _Slice, first: _Slice, name: str) -> Outcome:
     """One more file of an object that another file stands for: a copy of it, or another content."""
     is_copy = found.kept["evidence"]["output_sha256"] == first.kept["evidence"]["output_sha256"]
     return Outcome(
-        replace(found.source, state=DUPLICATE, object=name) if is_copy else in_conflict(found.source)
+        replace(found.source, state=DUPLICATE, object=name) if is_copy else in_conflict(job, found.source)
     )
 
 

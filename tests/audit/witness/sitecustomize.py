@@ -14,6 +14,7 @@ CALLS = {
 }  # fmt: skip
 READS = {"open", "sqlite3.connect", "os.listdir", "os.scandir"}
 CASE_DATA = ("/clean", "/cache", "/catalogue.sqlite")
+ALSO = os.environ.get("FEDAI_WITNESS_ALSO")  # one more part of paths whose reading is noted
 
 
 def _watch(folder: str) -> None:
@@ -36,7 +37,7 @@ def _watch(folder: str) -> None:
             )
         elif event in READS and arguments:
             path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
-            if any(part in path for part in CASE_DATA):
+            if any(part in path for part in (*CASE_DATA, ALSO) if part):
                 note(event, [path])
 
     note("process", list(sys.orig_argv))

@@ -1,0 +1,171 @@
+"""`fedai site add-data` and `fedai site receive`: how images come in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai_site.cli_deid import split_lines
+
+if TYPE_CHECKING:
+    from fedai_site.adding import Added
+    from fedai_site.home import SiteHome
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+Home = Annotated[Path, typer.Argument(help="The site's home folder.", metavar="HOME")]
+
+
+@app.command("add-data")
+def add_data(
+    home: Home,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of DICOM files, however deep, or a ZIP archive.", metavar="[FOLDER]"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV: PatientID, AccessionNumber or SOPInstanceUID; label.")
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Remove text from pixels, and faces.")] = True,
+    inbox: Annotated[bool, typer.Option("--inbox", help="Take what `fedai site receive` received.")] = False,
+    every: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --inbox: again and again, until stopped.")
+    ] = None,
+    dicomweb: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fetch from a service of site.yaml."),
+    ] = None,
+    matching: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="With --dicomweb, repeatable: Modality=CR ..."),
+    ] = None,
+    new_only: Annotated[
+        bool, typer.Option("--new-only", help="With --dicomweb: nothing that came before.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """De-identify images into the home and label them: of a folder, the inbox or a DICOMweb service.
+
+    Originals outside of the home are only read; a rerun continues.
+    """
+    from fedai.errors import ConfigError
+    from fedai_site.home import open_home
+
+    site = open_home(home)
+    if (folder is not None) + inbox + (dicomweb is not None) != 1:
+        raise ConfigError("give one of FOLDER, --inbox, --dicomweb NAME", hint="fedai site add-data --help")
+    if (matching or new_only) and dicomweb is None:
+        raise ConfigError("--filter and --new-only go with --dicomweb", hint="fedai site add-data --help")
+    if every is not None and not inbox:
+        raise ConfigError("--every goes with --inbox", hint="fedai site add-data --help")
+    if dicomweb is not None:
+        _fetch(site, dicomweb, matching or [], new_only, labels, pixels, as_json)
+    elif inbox:
+        _take(site, labels, pixels, every, as_json)
+    else:
+        from fedai_site.adding import add_data as add
+
+        assert folder is not None
+        _tell(add(site.folder, folder, labels, pixels=pixels, progress=_progress()), as_json)
+
+
+def _fetch(
+    site: SiteHome, name: str, matching: list[str], new_only: bool, labels: Path | None, pixels: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from fedai_site.adding import add_inbox
+    from fedai_site.fetching import Fetching, service
+
+    fetching = Fetching(site.folder, service(site.settings.dicomweb, name), matching, new_only)
+    added = add_inbox(site.folder, labels, coming=fetching.coming, pixels=pixels, progress=_progress())
+    fetching.check()
+    _tell(added, as_json)
+
+
+def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None, as_json: bool) -> None:
+    from fedai_site.adding import add_inbox
+    from fedai_site.deidentify.run import AtWork
+    from fedai_site.inbox import INBOX, what_waits
+
+    _tell(add_inbox(site.folder, labels, pixels=pixels, progress=_progress()), as_json)
+    seen = what_waits(site.folder / INBOX)
+    while every is not None:
+        time.sleep(every)
+        if what_waits(site.folder / INBOX) == seen:  # what is in quarantine stays
+            continue
+        try:
+            _tell(add_inbox(site.folder, labels, pixels=pixels), as_json)
+        except AtWork:
+            continue
+        seen = what_waits(site.folder / INBOX)
+
+
+def _tell(added: Added, as_json: bool) -> None:
+    emit(vars(added), as_json=as_json, lines=_added_lines(added))
+
+
+def _progress_line(done: int, total: int) -> None:
+    if done % 500 == 0:
+        progress_line(f"{done} of {total or '?'} files")
+
+
+def _progress() -> Any:
+    """A bar on a terminal, a line every 500 files elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return _progress_line
+    from rich.progress import Progress
+
+    bar = Progress(transient=True)
+    task = bar.add_task("files", total=None)
+    bar.start()
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total or None)
+        if done == total:
+            bar.stop()
+
+    return show
+
+
+def _added_lines(added: Added) -> list[str]:
+    rows = [
+        ("found", added.found),
+        ("de-identified", added.written),
+        ("there already", added.already),
+        ("duplicates", added.duplicates),
+        *((f"quarantined: {reason}", count) for reason, count in added.quarantined.items()),
+        ("with a label", added.labelled),
+        ("without a label", added.unlabelled),
+    ]
+    lines = [*table(("files", "number"), rows), *split_lines(added.split_patients)]
+    if added.unknown_labels:
+        shown = ", ".join(map(str, added.unknown_labels[:20])) + (
+            " ..." if len(added.unknown_labels) > 20 else ""
+        )
+        lines.append(f"{len(added.unknown_labels)} label lines belong to no usable image: line {shown}")
+    return lines
+
+
+@app.command()
+def receive(home: Home) -> None:
+    """Let the archive push images into the inbox (C-STORE), until Ctrl-C or SIGTERM."""
+    from fedai.errors import ConfigError
+    from fedai_site.home import open_home
+
+    site = open_home(home)
+    if site.settings.receiver is None:
+        raise ConfigError("site.yaml doesn't say who may push", where=str(site.folder / "site.yaml"),
+                          hint="write `receiver:` with `callers:`, the AE titles that may")  # fmt: skip
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    from fedai_site.receiver import receive as listen
+
+    listen(site.folder, site.settings.receiver, stop, lambda text: print(text, flush=True))
