@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedai import charts
-from fedai.compare import (
+from fedai.judgement import Judgement
+from fedai.results import (
     CENTRALISED,
     FEDERATED,
     LOCAL,
@@ -21,7 +22,6 @@ from fedai.compare import (
     ModelResults,
     Result,
 )
-from fedai.judgement import Judgement
 from fedai.tables import spell, spell_difference, spell_p
 
 Json = Mapping[str, Any]

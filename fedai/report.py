@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedai.charts import style_of
-from fedai.compare import CENTRALISED, FEDERATED, MEAN_OF_LOCAL, Comparison, Difference, Result
 from fedai.figures import (
     cohort_flow,
     counted,
@@ -32,7 +31,8 @@ from fedai.figures import (
     styles,
 )
 from fedai.judgement import Judgement
-from fedai.tables import Table, number, signed, signed_range, spell_range, tables
+from fedai.results import CENTRALISED, FEDERATED, MEAN_OF_LOCAL, Comparison, Difference, Result
+from fedai.tables import Table, number, results_tables, signed, signed_range, spell_range
 
 Json = Mapping[str, Any]
 
@@ -198,7 +198,7 @@ def _tile_of(name: str, value: str, scope: str, kind: str = "") -> str:
 
 
 def _results(comparison: Comparison) -> str:
-    shown = "".join(_html_table(table) for table in tables(comparison, display_name)[:-2])
+    shown = "".join(_html_table(table) for table in results_tables(comparison, display_name))
     figures = forest(comparison) + differences(comparison)
     return f"<section><h2>How well each model does</h2>{figures}{shown}</section>"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedai.cli.output import table
-from fedai.compare import FEDERATED, MACRO, MEAN_OF_LOCAL, POOLED, Comparison, ModelResults, Result
+from fedai.results import FEDERATED, MACRO, MEAN_OF_LOCAL, POOLED, Comparison, ModelResults, Result
 from fedai.tables import spell, spell_difference
 from fedai.wire import FLOW, SPLITS
 

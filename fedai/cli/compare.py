@@ -13,7 +13,7 @@ from fedai.cli.output import JsonOption, emit, table
 from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedai.compare import Comparison
+    from fedai.results import Comparison
     from fedai.tables import Table
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -45,11 +45,13 @@ def compare(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help="With --scores: test non-inferiority in AUROC with this margin, fixed beforehand."),
+        typer.Option(help="Test non-inferiority in AUROC with this margin, fixed beforehand."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="With --scores: compare the others with this one alone."),
+        typer.Option(
+            metavar="MODEL", help="Compare the others with this one alone; of several runs RUN/MODEL."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,17 +59,38 @@ def compare(
     if scores:
         _compare_files([*scores, *map(Path, runs or [])], threshold or [], margin, against, as_json=as_json)
         return
-    if threshold or margin is not None or against:
-        raise ConfigError("--threshold, --margin and --against go with --scores", hint="see --help")
-    if not runs or len(runs) > 1:
-        raise ConfigError(
-            "one run can be compared at a time", hint="fedai compare RUN, or --scores SITE.csv ..."
-        )
-    from fedai.compare import compare as compare_models
-    from fedai.record import find_run, read_judgement
-
-    comparison = compare_models(read_judgement(find_run(runs[0], home)))
+    if threshold:
+        raise ConfigError("--threshold goes with --scores: a run's is fixed in its study", hint="see --help")
+    if not runs:
+        raise ConfigError("nothing to compare", hint="fedai compare RUN..., or --scores SITE.csv ...")
+    comparison = compare_runs(runs, home, against=against, margin=margin)
     emit(comparison.to_json(), as_json=as_json, lines=comparison_lines(comparison))
+
+
+def compare_runs(
+    runs: list[str], home: Path, *, against: str | None = None, margin: float | None = None
+) -> Comparison:
+    """One run, or several on the same cases as RUN/MODEL. The margin is the study's unless one is given.
+
+    Raises ConfigError where they can't be compared.
+    """
+    from fedai.compare import compare as compare_models
+    from fedai.joining import join
+    from fedai.record import check_overlap, find_run, margin_of, read_judgement, read_record
+    from fedai.results import FEDERATED
+
+    folders = {folder.name: folder for folder in (find_run(run, home) for run in runs)}
+    if len(folders) < len(runs):
+        raise ConfigError("a run is named twice", hint="or two folders have one name")
+    records = {name: read_record(folder) for name, folder in folders.items()}
+    judgements = {name: read_judgement(folder) for name, folder in folders.items()}
+    for name, record in records.items():
+        check_overlap(name, record)
+    margin = margin if margin is not None else margin_of(records)
+    if len(judgements) == 1:
+        return compare_models(*judgements.values(), against=against, margin=margin)
+    first = next(iter(judgements))
+    return compare_models(join(judgements), against=against or f"{first}/{FEDERATED}", margin=margin)
 
 
 def _compare_files(

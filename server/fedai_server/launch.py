@@ -85,3 +85,5 @@ def _put_references(folder: Path, checkpoints: list[tuple[str, Path]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in checkpoints:
         shutil.copyfile(path, folder / f"{name}.safetensors")
+        if (manifest := path.parent / "manifest.json").is_file():
+            shutil.copyfile(manifest, folder / f"{name}.manifest.json")
