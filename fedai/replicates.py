@@ -7,8 +7,9 @@ on the same cases have the same weights: what two runs' replicates have in commo
 
 What they reveal: with rows D [sums, patients] and weights G [patients, REPLICATES] that nobody outside knows,
 the columns of D G are independent normal vectors with covariance D Dᵀ. Whoever holds D Dᵀ (the sums of
-products that a site sends anyway) could draw such columns without the site. Replicates of two runs reveal
-besides the products between these runs, as if their models had been linked in one.
+products that a site sends anyway) could draw such columns without the site. Of all rows that the same weights
+were drawn for (placements, calls; of two runs on the same cases) they reveal the products with each other,
+as if they had been linked in one answer.
 """
 
 from __future__ import annotations
