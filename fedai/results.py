@@ -244,9 +244,25 @@ class Comparison:
     def model(self, name: str) -> ModelResults | None:
         return next((m for m in self.models if m.name == name), None)
 
+    def sibling(self, name: str) -> str:
+        """What a model is called that is of the same run as `against`."""
+        run = self.against.rpartition("/")[0]
+        return f"{run}/{name}" if run else name
+
+    @property
+    def main_model(self) -> ModelResults | None:
+        """The model that all others are compared with, where it is one of them."""
+        return self.model(self.against)
+
+    @property
+    def central(self) -> ModelResults | None:
+        """The model of the same run that was trained on all data in one place."""
+        return self.model(self.sibling(CENTRALISED))
+
     @property
     def local(self) -> tuple[ModelResults, ...]:
-        return tuple(m for m in self.models if m.trained_at)
+        """The local-only models of the same run."""
+        return tuple(m for m in self.models if m.name.startswith(self.sibling(LOCAL)))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -265,7 +281,7 @@ class Comparison:
         """`local` (a list), `federated`, `centralised`, `others`, `differences`, `calls`; null where not
         known. Of several runs every model is in `others`, as RUN/MODEL."""
         federated, centralised = self.model(FEDERATED), self.model(CENTRALISED)
-        local = [m for m in self.local if m.name.startswith(LOCAL)]
+        local = [m for m in self.models if m.name.startswith(LOCAL)]
         named = {FEDERATED, CENTRALISED, *(m.name for m in local)}
         return {
             "classes": list(self.classes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from fedai.cli.output import JsonOption, emit, table
 from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fedai.judgement import Judgement
     from fedai.results import Comparison
     from fedai.tables import Table
 
@@ -74,10 +75,13 @@ def compare_runs(
 
     Raises ConfigError where they can't be compared.
     """
-    from fedai.compare import compare as compare_models
+    return margin_and_comparison(*joined_runs(runs, home), against=against, margin=margin)
+
+
+def joined_runs(runs: list[str], home: Path) -> tuple[dict[str, dict[str, Any]], Judgement]:
+    """The runs' records by name, and their one judgement. Raises ConfigError where they can't be compared."""
     from fedai.joining import join
-    from fedai.record import check_overlap, find_run, margin_of, read_judgement, read_record
-    from fedai.results import FEDERATED
+    from fedai.record import check_overlap, find_run, read_judgement, read_record
 
     folders = {folder.name: folder for folder in (find_run(run, home) for run in runs)}
     if len(folders) < len(runs):
@@ -86,11 +90,25 @@ def compare_runs(
     judgements = {name: read_judgement(folder) for name, folder in folders.items()}
     for name, record in records.items():
         check_overlap(name, record)
+    return records, join(judgements) if len(judgements) > 1 else next(iter(judgements.values()))
+
+
+def margin_and_comparison(
+    records: dict[str, dict[str, Any]],
+    judgement: Judgement,
+    *,
+    against: str | None = None,
+    margin: float | None = None,
+) -> Comparison:
+    """The comparison with `against`, or with the first run's federated model."""
+    from fedai.compare import compare as compare_models
+    from fedai.record import margin_of
+    from fedai.results import FEDERATED
+
     margin = margin if margin is not None else margin_of(records)
-    if len(judgements) == 1:
-        return compare_models(*judgements.values(), against=against, margin=margin)
-    first = next(iter(judgements))
-    return compare_models(join(judgements), against=against or f"{first}/{FEDERATED}", margin=margin)
+    if against is None and len(records) > 1:
+        against = f"{next(iter(records))}/{FEDERATED}"
+    return compare_models(judgement, against=against, margin=margin)
 
 
 def _compare_files(
