@@ -65,7 +65,7 @@ def calibration(comparison: Comparison, judgement: Judgement, k: int, size: tupl
 
 def decision(comparison: Comparison, judgement: Judgement, k: int, size: tuple[int, int]) -> str:
     """Net benefit by threshold, with those of calling all cases positive, and none."""
-    drawn, first = styles(comparison), comparison.models[0].pooled.classes[k].net_benefits
+    drawn, of = styles(comparison), comparison.models[0].pooled.classes[k]
     lines = []
     for model in comparison.models:
         found = model.pooled.classes[k].net_benefits
@@ -73,7 +73,11 @@ def decision(comparison: Comparison, judgement: Judgement, k: int, size: tuple[i
         lines.append(charts.Line(display_name(model.name), drawn[model.name], points))
     top = max([y for line in lines for _, y in line.points if math.isfinite(y)], default=1.0)
     low = -0.25 * max(top, 0.04)
-    everybody = [(n.threshold, n.treat_all) for n in first if n.treat_all >= low]
+    prevalence = of.positives / max(1, of.positives + of.negatives)
+    everybody = [
+        (0.0, prevalence),
+        *((n.threshold, n.treat_all) for n in of.net_benefits if n.treat_all >= low),
+    ]
     lines.append(charts.Line("All positive", charts.Style(charts.FAINT, "", 1.4), everybody))
     lines.append(charts.Line("None", charts.Style(charts.AXIS, "4 3", 1.2), [(0.0, 0.0), (1.0, 0.0)]))
     lines = [_within(line, low) for line in lines]
@@ -103,7 +107,8 @@ def over_sites(comparison: Comparison) -> str:
     if model is None or len(model.sites) < 2:
         return ""
     bars = _forest_bars(model, styles(comparison)[model.name])
-    ends = [v for bar in bars for v in (*(bar.ci95 or ()), bar.value) if v is not None]
+    sure = [bar for bar in bars if bar.value is not None]  # a further hospital's range may be all there is
+    ends = [v for bar in sure for v in (*(bar.ci95 or ()), bar.value) if v is not None]
     axis = charts.axis_for("AUROC", [*ends, 1.0], 0, 1)
     picture = charts.intervals(bars, axis, heading=f"{display_name(model.name)}, over sites")
     note = (
@@ -158,7 +163,8 @@ def calls_flow(comparison: Comparison) -> str:
     picture = charts.picture(
         "".join(parts), (672, 212), f"Test images and calls of {display_name(model.name)}"
     )
-    return f'<figure class="wide">{picture}</figure>'
+    heading = f"<h3>What {escape(display_name(model.name))} called the test images, all sites together</h3>"
+    return f'{heading}<figure class="wide">{picture}</figure>'
 
 
 def _branch(x: float, top: float, bottom: float, ends: Sequence[float]) -> str:
@@ -186,7 +192,7 @@ def heat_map(matrix: Matrix) -> str:
             frame = (charts.DARK, 1.6) if is_own(model, site) else ("#ffffff", 1.0)
             parts.append(_cell(left + width * j, y, (width, height), shade(cell.value), frame))
             parts.append(charts.words(left + width * (j + 0.5), y + 19, cell_text(cell), 12.5, "middle"))
-    size = (left + width * len(matrix.tested) + 4, top + height * len(matrix.trained) + 4)
+    size = (max(760, left + width * len(matrix.tested) + 4), top + height * len(matrix.trained) + 4)
     title = f"{matrix.measure} by where a model was trained and tested"
     return charts.picture("".join(parts), size, title)
 

@@ -73,7 +73,7 @@ def privacy_section(record: Json) -> str:
         *PRIVACY,
         f"Each site keeps a hash-chained ledger of what left; signed heads came from {listed(list(heads))}."
         if heads
-        else "No site signed the head of its ledger.",
+        else "No signed head of a site's ledger is in the record.",
         *(f"The ledger of {site} contradicts an earlier head: ask there." for site in odd),
     ]
     items = "".join(f"<li>{escape(text)}</li>" for text in facts)

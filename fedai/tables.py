@@ -181,8 +181,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """A value as text; a dash where it isn't known. What only rounds to 1 is printed as above 0.999."""
     if value is None:
         return "–"
-    text, almost = f"{value:z.{digits}f}", 1 - 10**-digits
-    return f">{almost:.{digits}f}" if almost < value < 1 and float(text) == 1 else text
+    text, almost = f"{value:z.{digits}f}".replace("-", MINUS), 1 - 10**-digits
+    return f">{almost:.{digits}f}" if almost < value < 1 and text == f"{1:.{digits}f}" else text
 
 
 def signed(value: float) -> str:
