@@ -20,10 +20,22 @@ def cohorts_section(record: Json, comparison: Comparison) -> str:
     panels = "".join(cohort_flow(site, cohort) for site, cohort in cohorts.items())
     classes = record.get("study", {}).get("task", {}).get("classes", [])
     note = "Counts are of images; pat. = patients. All images of a patient are in the same split."
+    untold = [site for site, cohort in cohorts.items() if _untold(cohort)]
+    if untold:
+        note += (
+            f" At {listed(untold)} the splits tell of fewer images than were used: groups of fewer than "
+            f"{MINIMUM_CELL} patients are not told of."
+        )
     return (
         f"<section><h2>Which images were used</h2><div class='panels'>{panels}</div>"
         f"{note_of(note)}{html_table(_table_of_splits(cohorts, classes))}{calls_flow(comparison)}</section>"
     )
+
+
+def _untold(cohort: Json) -> int:
+    """Images in use that no split tells of."""
+    told = sum(int(split.get("cases", 0)) for split in cohort.get("splits", {}).values())
+    return max(0, int(cohort.get("flow", {}).get("used", told)) - told)
 
 
 def _table_of_splits(cohorts: Json, classes: Sequence[str]) -> Table:

@@ -119,20 +119,11 @@ def test_their_report_is_written(folders: list[str], tmp_path: Path) -> None:
         assert measure(out, tmp_path, 860)["faults"] == []
 
 
-def test_a_run_on_another_split_is_refused(
-    place: Place, folders: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = place.run(OTHER_SPLIT, 3)
-    said = refusal(capsys, folders[0], other)
-    assert all(f"at {site} the test cases differ" in said for site in SITES)
-
-
 def test_a_reference_that_was_trained_on_another_split_is_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = place.run(FEDBN.model_copy(update={"strategy": FEDAVG.strategy}), 4,
-                      {"elsewhere": place.centralised(OTHER_SPLIT)})  # fmt: skip
-    assert "elsewhere was trained on another split" in refusal(capsys, wrong)
+    other = place.run(OTHER_SPLIT, 3, {"elsewhere": place.centralised(FEDAVG)})
+    assert "elsewhere was trained on another split" in refusal(capsys, other)
 
 
 def test_runs_before_and_after_new_patients_are_refused(
