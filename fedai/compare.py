@@ -6,17 +6,41 @@ same cases. `p_adjusted` is Holm's over the models compared on the same cases fo
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
+from fedai.calibration import recalibrate, treat_all, variances
+from fedai.errors import ConfigError
 from fedai.judgement import Judgement
-from fedai.metrics import Floats, Score
-from fedai.placements import PlacementSums
+from fedai.linking import JointCalls, Linked
+from fedai.measures import across, brier_measure, known, logit_of, precision_measure
+from fedai.metrics import Floats
+from fedai.precision_recall import average_precision, average_precision_bound
+from fedai.results import (
+    FEDERATED,
+    FEWEST,
+    LOCAL,
+    MACRO,
+    MEAN_OF_LOCAL,
+    POOLED,
+    UNKNOWN,
+    ClassResult,
+    Comparison,
+    Difference,
+    McNemar,
+    Measure,
+    ModelResults,
+    NetBenefit,
+    Result,
+)
+from fedai.score import Score
 from fedai.statistics import (
+    Contrast,
     Interval,
     auroc_interval,
     call_interval,
@@ -26,231 +50,156 @@ from fedai.statistics import (
     degrees_of_freedom,
     disjoint_pairs,
     holm,
+    mcnemar,
+    mean_interval,
+    non_inferiority,
     score_interval,
 )
 
-FEDERATED = "federated"
-CENTRALISED = "centralised"
-LOCAL = "local:"
-MEAN_OF_LOCAL = "mean of local"
-POOLED = "pooled"
-MACRO = "macro"
-
-Json = dict[str, Any]
+ON = {"all": (0, 1), "positives": (1,), "negatives": (0,)}
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A value with its 95% interval, each None where the cases can't tell."""
+def compare(judgement: Judgement, *, against: str | None = None, margin: float | None = None) -> Comparison:
+    """All results and differences that follow from a judgement.
 
-    value: float | None
-    ci95: Interval | None
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """One model's results for one class against the rest. `bound`: largest possible binning error."""
-
-    name: str
-    auroc: Measure
-    bound: float | None
-    sensitivity: Measure
-    specificity: Measure
-    positives: int
-    negatives: int
-    positive_patients: int
-    negative_patients: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model's results on some cases. `auroc`: the mean over the `averaged` classes, which have one."""
-
-    auroc: Measure
-    bound: float | None
-    averaged: tuple[str, ...]
-    classes: tuple[ClassResult, ...]
-    brier: float | None
-    cases: int
-    patients: int
-
-    def to_json(self) -> Json:
-        first = self.classes[0]
-        single = first if len(self.classes) == 1 else None
-        data: Json = {
-            "auroc": self.auroc.value,
-            "ci95": _listed(self.auroc.ci95),
-            "bound": self.bound,
-            "brier": self.brier,
-            "cases": self.cases,
-            "patients": self.patients,
-        }
-        if single:
-            return data | {k: v for k, v in _class_json(single).items() if k not in ("class", *data)}
-        return data | {"averaged": list(self.averaged), "classes": [_class_json(c) for c in self.classes]}
-
-
-@dataclass(frozen=True)
-class ModelResults:
-    """One model: all sites' cases together, and each site's."""
-
-    name: str
-    pooled: Result
-    sites: dict[str, Result]
-
-    @property
-    def trained_at(self) -> str:
-        """The site of a local-only model, else nothing."""
-        return self.name.removeprefix(LOCAL) if self.name.startswith(LOCAL) else ""
-
-    def to_json(self) -> Json:
-        site = {"site": self.trained_at} if self.trained_at else {}
-        return site | {
-            "pooled": self.pooled.to_json(),
-            "sites": {name: result.to_json() for name, result in self.sites.items()},
-        }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """AUROC of `a` minus AUROC of `b` on the same cases, for one class or their mean (`macro`)."""
-
-    a: str
-    b: str
-    cases_of: str
-    of: str
-    difference: float
-    se: float | None
-    ci95: Interval | None
-    p: float | None
-    p_adjusted: float | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "a": self.a,
-            "b": self.b,
-            "cases_of": self.cases_of,
-            "class": self.of,
-            "difference": self.difference,
-            "se": self.se,
-            "ci95": _listed(self.ci95),
-            "p": self.p,
-            "p_adjusted": self.p_adjusted,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `fedai compare` prints and `fedai report` draws."""
-
-    classes: tuple[str, ...]
-    threshold: float
-    models: tuple[ModelResults, ...]
-    differences: tuple[Difference, ...]
-
-    def model(self, name: str) -> ModelResults | None:
-        return next((m for m in self.models if m.name == name), None)
-
-    @property
-    def local(self) -> tuple[ModelResults, ...]:
-        return tuple(m for m in self.models if m.trained_at)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return tuple(self.models[0].sites)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return tuple(c.name for c in self.models[0].pooled.classes)
-
-    @property
-    def main(self) -> str:
-        """What the main difference is of: the mean over classes, or the only one."""
-        return MACRO if len(self.tasks) > 1 else self.tasks[0]
-
-    def to_json(self) -> Json:
-        """`local` (a list), `federated`, `centralised`, `others`, `differences`; null where not known."""
-        federated, centralised = self.model(FEDERATED), self.model(CENTRALISED)
-        named = {FEDERATED, CENTRALISED, *(m.name for m in self.local)}
-        return {
-            "classes": list(self.classes),
-            "threshold": self.threshold,
-            "local": [m.to_json() for m in self.local],
-            "federated": federated.to_json() if federated else None,
-            "centralised": centralised.to_json() if centralised else None,
-            "others": {m.name: m.to_json() for m in self.models if m.name not in named},
-            "differences": [d.to_json() for d in self.differences],
-        }
-
-
-def compare(judgement: Judgement) -> Comparison:
-    """All results and differences that follow from a judgement."""
-    pooled = _Population(judgement, POOLED, judgement.merged, judgement.pooled)
+    `against`: the model that all others are compared with; else `federated`. `margin`: AUROC by which it may
+    be worse and still count as no worse; fixed beforehand. Raises ConfigError for an unknown model.
+    """
+    first = FEDERATED if against is None else against
+    if against is not None and against not in judgement.models:
+        raise ConfigError(f"there is no model {against!r}", hint=f"models: {', '.join(judgement.models)}")
+    calls = list(judgement.calls.values())
+    pooled = _Population(judgement, POOLED, judgement.merged, judgement.pooled, sum(calls[1:], calls[0]))
     sites = [
-        _Population(judgement, site, judgement.scores[site].__getitem__, judgement.own[site])
-        for site in judgement.sites
+        _Population(judgement, site, judgement.scores[site].__getitem__, judgement.own[site], calls_there)
+        for site, calls_there in judgement.calls.items()
     ]
-    models = [
-        ModelResults(name, pooled.result(row), {site.name: site.result(row) for site in sites})
-        for row, name in enumerate(judgement.models)
-    ]
-    differences = [d for population in (pooled, *sites) for d in population.differences()]
-    return Comparison(judgement.classes, judgement.threshold, tuple(models), tuple(differences))
+    models = [_model(name, row, pooled, sites) for row, name in enumerate(judgement.models)]
+    populations = (pooled, *sites)
+    differences = tuple(d for p in populations for d in p.differences(first, margin))
+    paired = tuple(c for p in populations for c in p.paired_calls(first))
+    return Comparison(
+        judgement.classes, judgement.threshold, tuple(models), differences, paired, first, margin
+    )
+
+
+def _model(name: str, row: int, pooled: _Population, sites: Sequence[_Population]) -> ModelResults:
+    results = {site.name: site.result(row) for site in sites}
+    logits = {site.name: found for site in sites if (found := site.logit(row))}
+    left_out = tuple(site for site in results if site not in logits)
+    return ModelResults(name, pooled.result(row), results, across([*logits.values()]), left_out)
 
 
 class _Population:
-    """The cases of one site, or of all: placement sums, covariance, and what can be said of each model."""
+    """The cases of one site, or of all: sums, covariance, and what can be said of each model."""
 
     def __init__(
-        self, judgement: Judgement, name: str, score_of: Callable[[str], Score], sums: PlacementSums
+        self,
+        judgement: Judgement,
+        name: str,
+        score_of: Callable[[str], Score],
+        linked: Linked,
+        calls: JointCalls,
     ) -> None:
-        self.judgement, self.name, self.sums = judgement, name, sums
+        self.judgement, self.name, self.linked, self.calls = judgement, name, linked, calls
+        self.sums = linked.placements
         self.shape = (len(judgement.models), len(judgement.tasks))
         self.scores = [score_of(m) for m in judgement.models]
         self.aurocs = np.stack([score.histogram.auroc() for score in self.scores])
-        self.parts = covariance_parts(sums)
+        self.parts = covariance_parts(self.sums)
         self.covariance = self.parts.sum(axis=(0, 1))
 
     def result(self, row: int) -> Result:
         score = self.scores[row]
         classes = tuple(self._class_result(score, row, k) for k in range(self.shape[1]))
-        known = [k for k in range(self.shape[1]) if np.isfinite(self.aurocs[row, k])]
-        bounds = score.histogram.auroc_bound()[known]
+        present = [k for k in range(self.shape[1]) if np.isfinite(self.aurocs[row, k])]
+        bounds = score.histogram.auroc_bound()[present]
         return Result(
-            classes[0].auroc if len(classes) == 1 else self._macro(row, known),
-            float(bounds.mean()) if known else None,
-            tuple(self.judgement.tasks[k] for k in known),
+            classes[0].auroc if len(classes) == 1 else self._macro(row, present),
+            float(bounds.mean()) if present else None,
+            tuple(self.judgement.tasks[k] for k in present),
             classes,
-            _known(score.brier.value),
-            int(score.brier.weight),
+            brier_measure(score.brier, 1.0 if len(classes) == 1 else 2.0),
+            tuple(tuple(int(n) for n in line) for line in score.confusion),
+            score.brier.cases,
             self.sums.patients,
         )
 
     def _class_result(self, score: Score, row: int, k: int) -> ClassResult:
         cases, members = score.histogram.cases[k], self.sums.members[:, k]
+        counts = score.histogram.counts[k]
+        slope, intercept = self._calibration(score, row, k)
+        single = np.zeros(counts.shape[1], dtype=np.bool_)
+        squares = float(self.linked.precisions[row * self.shape[1] + k])
+        precision = precision_measure(
+            average_precision(counts), squares, self.sums.patients, self._members(k)
+        )
         return ClassResult(
             self.judgement.tasks[k],
             self._auroc(row, [k]),
-            _known(score.histogram.auroc_bound()[k]),
-            Measure(_known(score.calls.sensitivity()[k]), call_interval(score.calls, k, 1)),
-            Measure(_known(score.calls.specificity()[k]), call_interval(score.calls, k, 0)),
+            known(score.histogram.auroc_bound()[k]),
+            precision if self._enough([k]) else Measure(precision.value),
+            known(average_precision_bound(counts, single)),
+            Measure(known(score.calls.sensitivity()[k]), call_interval(score.calls, k, 1)),
+            Measure(known(score.calls.specificity()[k]), call_interval(score.calls, k, 0)),
+            (*(int(n) for n in score.calls.counts[k]),),  # type: ignore[arg-type]
+            known(score.calibration.error()[k]),
+            slope,
+            intercept,
+            tuple(self._net_benefits(score, k)),
             int(cases[1]),
             int(cases[0]),
             int(members[1]),
             int(members[0]),
         )
 
-    def _macro(self, row: int, known: Sequence[int]) -> Measure:
-        return self._auroc(row, known) if known else Measure(None, None)
+    def _calibration(self, score: Score, row: int, k: int) -> tuple[Measure, Measure]:
+        """Slope and intercept, on the normal distribution."""
+        counts, entry = score.histogram.counts[k], row * self.shape[1] + k
+        fit = recalibrate(counts)
+        if not fit.known:
+            return UNKNOWN, UNKNOWN
+        spread = variances(counts, fit, self.linked.recalibrations[entry], self.sums.patients)
+        pairs = zip((fit.slope, fit.intercept), spread, strict=True)
+        slope, intercept = (Measure(v, _normal(v, w) if self._enough([k]) else None) for v, w in pairs)
+        return slope, intercept
+
+    def _net_benefits(self, score: Score, k: int) -> Iterable[NetBenefit]:
+        curve, patients = score.decision, score.brier.patients
+        values, nobody = curve.net_benefit()[k], treat_all(score.histogram.cases[k], curve.thresholds)
+        for t, threshold in enumerate(curve.thresholds):
+            if not curve.cases:
+                return
+            ci95 = mean_interval(float(values[t]), curve.squares_of(k, t), patients, curve.cases)
+            yield NetBenefit(threshold, Measure(float(values[t]), ci95), float(nobody[t]))
+
+    def _members(self, k: int) -> tuple[int, int]:
+        return int(self.sums.members[0, k]), int(self.sums.members[1, k])
+
+    def _enough(self, columns: Sequence[int]) -> bool:
+        """Whether there are patients enough on each side for an interval."""
+        return bool((self.sums.members[:, columns] >= FEWEST).all())
+
+    def _macro(self, row: int, present: Sequence[int]) -> Measure:
+        return self._auroc(row, present) if present else UNKNOWN
+
+    def logit(self, row: int) -> tuple[float, float] | None:
+        """Of a single comparison's AUROC with patients enough, for random effects over sites."""
+        if self.shape[1] > 1 or not self._enough([0]):
+            return None
+        cases = self.sums.cases[:, 0].tolist()
+        return logit_of(float(self.aurocs[row, 0]), float(self.covariance[row, row]), cases)
 
     def _auroc(self, row: int, columns: Sequence[int]) -> Measure:
         """The mean AUROC over some classes."""
         value = float(self.aurocs[row, columns].mean())
         weights = self._weights({row: 1.0}, columns)
         variance = combined_variance(weights, self.covariance)
-        return Measure(_known(value), self._interval(value, variance, self._degrees(weights), columns))
+        return Measure(known(value), self._interval(value, variance, self._degrees(weights), columns))
 
     def _interval(self, value: float, variance: float, df: float, columns: Sequence[int]) -> Interval | None:
+        if not self._enough(columns) and value not in (0.0, 1.0):
+            return None
         cases, members = self.sums.cases[:, columns], self.sums.members[:, columns]
         if len(columns) == 1 and value not in (0.0, 1.0):
             return score_interval(value, variance, df, cases[:, 0].tolist(), members[:, 0].tolist())
@@ -259,65 +208,92 @@ class _Population:
     def _degrees(self, weights: Floats) -> float:
         return degrees_of_freedom(weights, self.parts, self.sums.members)
 
-    def _weights(self, rows: dict[int, float], columns: Sequence[int]) -> Floats:
+    def _weights(self, rows: Mapping[int, float], columns: Sequence[int]) -> Floats:
         weights = np.zeros(self.shape)
         for row, weight in rows.items():
             weights[row, columns] += weight / len(columns)
         return weights.ravel()
 
-    def differences(self) -> Iterable[Difference]:
-        """Federated against the mean of the local-only models, and against every other model."""
+    def differences(self, first: str, margin: float | None) -> Iterable[Difference]:
+        """The first model against the mean of the local-only models of its run, and every other model."""
         models = self.judgement.models
-        if FEDERATED not in models:
+        if first not in models:
             return
-        first = models.index(FEDERATED)
-        local = [i for i, name in enumerate(models) if name.startswith(LOCAL)]
-        asked = {name: {first: 1.0, i: -1.0} for i, name in enumerate(models) if i != first}
-        if len(local) > 1:
-            asked = {MEAN_OF_LOCAL: {first: 1.0, **{i: -1.0 / len(local) for i in local}}, **asked}
-        yield from _adjusted([d for name, rows in asked.items() for d in self._against(name, rows)])
+        row, run = models.index(first), first.rpartition("/")[0]
+        start = f"{run}/{LOCAL}" if run else LOCAL
+        local = [i for i, name in enumerate(models) if name.startswith(start)]
+        asked = {name: {row: 1.0, i: -1.0} for i, name in enumerate(models) if i != row}
+        if len(local) > 1 and row not in local:
+            asked = {MEAN_OF_LOCAL: {row: 1.0, **{i: -1.0 / len(local) for i in local}}, **asked}
+        found = [d for name, rows in asked.items() for d in self._against(first, name, rows)]
+        yield from _no_worse(_adjusted(found, lambda d: d.of), margin)
 
-    def _against(self, other: str, rows: dict[int, float]) -> Iterable[Difference]:
+    def _against(self, first: str, other: str, rows: Mapping[int, float]) -> Iterable[Difference]:
         tasks = self.judgement.tasks
-        known = np.flatnonzero(np.isfinite(self.aurocs[list(rows)]).all(axis=0)).tolist()
-        questions = [(tasks[k], [k]) for k in known]
-        if len(tasks) > 1 and known:
-            questions.insert(0, (MACRO, known))
+        present = np.flatnonzero(np.isfinite(self.aurocs[list(rows)]).all(axis=0)).tolist()
+        questions = [(tasks[k], [k]) for k in present]
+        if len(tasks) > 1 and present:
+            questions.insert(0, (MACRO, present))
         for of, columns in questions:
             weights = self._weights(rows, columns)
             found = contrast(weights, self.aurocs.ravel(), self.covariance, self._degrees(weights))
+            if found and not self._enough(columns):
+                found = Contrast(found.difference)
             if found:
-                numbers = (found.difference, found.se, found.ci95, found.p)
-                yield Difference(FEDERATED, other, self.name, of, *numbers)
+                numbers = (found.difference, found.se, found.ci95, found.p, found.df)
+                yield Difference(first, other, self.name, of, *numbers)
+
+    def paired_calls(self, first: str) -> Iterable[McNemar]:
+        """McNemar's tests at the threshold of the first model against every other one."""
+        models, k = self.judgement.models, self.shape[1]
+        if first not in models:
+            return
+        row = models.index(first)
+        others = [i for i in range(len(models)) if i != row]
+        asked = itertools.product(others, range(k), ON)
+        found = [self._mcnemar(row, i, column, on) for i, column, on in asked]
+        yield from _adjusted(found, lambda c: (c.of, c.on))
+
+    def _mcnemar(self, a: int, b: int, column: int, on: str) -> McNemar:
+        k, q = self.shape[1], self.calls.both.shape[1]
+        i, j = a * k + column, b * k + column
+        both, sides = self.calls.both, ON[on]
+        right = [sum(int(both[s, e, e]) for s in sides) for e in (i, j)]
+        together = sum(int(both[s, i, j]) for s in sides)
+        only = [n - together for n in right] if all(both[s, i, j] >= 0 for s in sides) else [None, None]
+        weights = np.zeros(2 * q)
+        for s in sides:
+            weights[[s * q + i, s * q + j]] = 1.0, -1.0
+        p = mcnemar(right[0] - right[1], float(weights @ self.calls.products @ weights))
+        cases = sum(int(self.calls.cases[s, column]) for s in sides)
+        first, other, of = self.judgement.models[a], self.judgement.models[b], self.judgement.tasks[column]
+        difference = (right[0] - right[1]) / cases if cases else None
+        return McNemar(first, other, self.name, of, on, only[0], only[1], difference, p)
 
 
-def _adjusted(differences: Sequence[Difference]) -> Iterable[Difference]:
-    """With p adjusted over the differences for the same class."""
-    families = {of: [d.p for d in differences if d.of == of] for of in {d.of for d in differences}}
+def _normal(value: float, variance: float) -> Interval | None:
+    reach = 1.959963984540054 * math.sqrt(variance) if variance > 0 else math.nan
+    return (value - reach, value + reach) if math.isfinite(reach) else None
+
+
+Tested = TypeVar("Tested", Difference, McNemar)
+
+
+def _adjusted(tests: Sequence[Tested], family: Callable[[Tested], object]) -> list[Tested]:
+    """With p adjusted over each family."""
+    families: dict[object, list[float | None]] = {}
+    for test in tests:
+        families.setdefault(family(test), []).append(test.p)
     adjusted = {of: iter(holm(ps)) for of, ps in families.items()}
-    return [replace(d, p_adjusted=next(adjusted[d.of])) for d in differences]
+    return [replace(test, p_adjusted=next(adjusted[family(test)])) for test in tests]
 
 
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _listed(interval: Interval | None) -> list[float] | None:
-    return list(interval) if interval else None
-
-
-def _class_json(result: ClassResult) -> Json:
-    return {
-        "class": result.name,
-        "auroc": result.auroc.value,
-        "ci95": _listed(result.auroc.ci95),
-        "bound": result.bound,
-        "sensitivity": result.sensitivity.value,
-        "sensitivity_ci95": _listed(result.sensitivity.ci95),
-        "specificity": result.specificity.value,
-        "specificity_ci95": _listed(result.specificity.ci95),
-        "positives": result.positives,
-        "negatives": result.negatives,
-        "positive_patients": result.positive_patients,
-        "negative_patients": result.negative_patients,
-    }
+def _no_worse(differences: Sequence[Difference], margin: float | None) -> list[Difference]:
+    """With one-sided tests against the margin, adjusted over each family."""
+    if margin is None:
+        return list(differences)
+    tests = [non_inferiority(Contrast(d.difference, d.se, d.ci95, d.p, d.df), margin) for d in differences]
+    made = [replace(d, p=p) for d, p in zip(differences, tests, strict=True)]
+    adjusted = _adjusted(made, lambda d: d.of)
+    pairs = zip(differences, adjusted, strict=True)
+    return [replace(d, non_inferior=test.p_adjusted) for d, test in pairs]

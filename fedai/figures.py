@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedai import charts
-from fedai.compare import (
+from fedai.judgement import Judgement
+from fedai.results import (
     CENTRALISED,
     FEDERATED,
     LOCAL,
@@ -21,8 +23,7 @@ from fedai.compare import (
     ModelResults,
     Result,
 )
-from fedai.judgement import Judgement
-from fedai.tables import spell, spell_difference, spell_p
+from fedai.tables import Table, spell, spell_difference, spell_p
 
 Json = Mapping[str, Any]
 
@@ -80,8 +81,8 @@ def main_difference(comparison: Comparison, other: str, cases_of: str = POOLED) 
 def styles(comparison: Comparison) -> dict[str, charts.Style]:
     """How each model is drawn. A site has the style of its local-only model."""
     fixed = {
-        FEDERATED: charts.Style(charts.BLUE, "", 3.0),
-        CENTRALISED: charts.Style(charts.DARK, "7 4", 2.0),
+        comparison.against: charts.Style(charts.BLUE, "", 3.0),
+        comparison.sibling(CENTRALISED): charts.Style(charts.DARK, "7 4", 2.0),
     }
     others = [m.name for m in comparison.models if m.name not in fixed]
     return fixed | {name: charts.style_of(i) for i, name in enumerate(others)}
@@ -89,9 +90,11 @@ def styles(comparison: Comparison) -> dict[str, charts.Style]:
 
 def display_name(model: str) -> str:
     """A model's name for readers."""
-    if model.startswith(LOCAL):
-        return f"{model.removeprefix(LOCAL)} alone"
-    return {FEDERATED: "Federated", CENTRALISED: "All data in one place"}.get(model, model)
+    run, _, own = model.rpartition("/")
+    start = f"{run}: " if run else ""
+    if own.startswith(LOCAL):
+        return f"{start}{own.removeprefix(LOCAL)} alone"
+    return start + {FEDERATED: "Federated", CENTRALISED: "All data in one place"}.get(own, own)
 
 
 def forest(comparison: Comparison) -> str:
@@ -133,7 +136,7 @@ def _forest_group(
 
 
 def _model_bar(comparison: Comparison, model: str, auroc: Measure) -> charts.Bar:
-    style, main = styles(comparison)[model], model == FEDERATED
+    style, main = styles(comparison)[model], model == comparison.against
     return charts.Bar(display_name(model), style, auroc.value, auroc.ci95, spell(auroc), main)
 
 
@@ -144,6 +147,20 @@ def _wide(picture: str) -> str:
 def note_of(text: str) -> str:
     """A remark in small print."""
     return f'<p class="note">{escape(text)}</p>'
+
+
+def html_table(table: Table) -> str:
+    """A table with its caption and note."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    rows = [f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows]
+    note = note_of(table.note) if table.note else ""
+    caption = f"<caption>{escape(table.title)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{note}"
+
+
+def _cell(text: str) -> str:
+    """A table's text with its intervals kept in one line."""
+    return re.sub(r"(?<=\d) to (?=[−+&\d])", "&nbsp;to&nbsp;", escape(text))
 
 
 def _positives(result: Result) -> str:
@@ -158,17 +175,20 @@ def _positives(result: Result) -> str:
 def differences(comparison: Comparison) -> str:
     """The federated model against the others on all test cases, and against each site's own at that site."""
     found = [d for d in comparison.differences if d.cases_of == POOLED and d.of == comparison.main]
-    own = [main_difference(comparison, f"{LOCAL}{site}", site) for site in comparison.sites]
+    local = [(comparison.sibling(f"{LOCAL}{site}"), site) for site in comparison.sites]
+    own = [main_difference(comparison, model, site) for model, site in local]
+    first = display_name(comparison.against)
     groups = [
-        ("Federated minus …, all sites", found),
-        ("Federated minus each site's own model, at that site", [d for d in own if d]),
+        (f"{first} minus …, all sites", found),
+        (f"{first} minus each site's own model, at that site", [d for d in own if d]),
     ]
     ends = [v for _, ds in groups for d in ds for v in (*(d.ci95 or ()), d.difference)]
     axis = charts.axis_for("difference", [*ends, 0.0], -1, 1)
     pictures = [_difference_group(comparison, heading, ds, axis) for heading, ds in groups if ds]
     note = note_of(
-        "Right of the dashed line: the federated model is better. Differences are paired by image and "
-        "clustered by patient; p is not adjusted for the number of comparisons."
+        "Right of the dashed line: the first model is better. Differences are paired by image and clustered "
+        "by patient; p is adjusted by Holm's method over the models compared on the same images, intervals "
+        "are not."
     )
     return f"<h3>Differences in {measure_of(comparison)}</h3>{''.join(pictures)}{note}" if pictures else ""
 
@@ -183,7 +203,7 @@ def _difference_group(
 def _difference_bar(comparison: Comparison, d: Difference) -> charts.Bar:
     style = styles(comparison).get(d.b, charts.Style(charts.BLUE))
     name, main = ("mean of the sites alone", True) if d.b == MEAN_OF_LOCAL else (display_name(d.b), False)
-    text = f"{spell_difference(d)}  p {_sign(spell_p(d.p))}"
+    text = f"{spell_difference(d)}  p {_sign(spell_p(d.p_adjusted))}"
     return charts.Bar(name, style, d.difference, d.ci95, text, main)
 
 

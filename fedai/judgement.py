@@ -1,57 +1,73 @@
 """The judgement of a run as it rests at the server: every model's score at every site, and what links them.
 
 It is made in two rounds. In the first, each site answers one `Score` per model. The server adds the
-histograms and sends the pooled ones out; in the second, each site answers two `PlacementSums`: one against
-the pooled histograms, one against its own.
+histograms and sends the pooled ones out; in the second, each site answers two `Linked`, one against the
+pooled histograms, one against its own, and its `JointCalls`.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedai.errors import ConfigError, FederationError
-from fedai.metrics import BINS, Integers, Score, ScoreHistogram
-from fedai.placements import PlacementSums
+from fedai.linking import JointCalls, Linked, calls_forms, linked_forms
+from fedai.metrics import BINS, Arrays, Integers, ScoreHistogram
+from fedai.score import Score, score_forms
 
 Json = dict[str, Any]
+FORMS = (*score_forms(2, 1).items(), *linked_forms(1, 1).items(), *calls_forms(1, 1).items())
+COUNTS = frozenset(name for name, (dtype, _) in FORMS if dtype == "int64")
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """`scores`: site -> model -> Score. `pooled`: placement sums against the pooled histograms, of all sites.
-
-    `own`: site -> placement sums against that site's own histograms. Their entries follow `models`, then
-    classes. `left_out`: sites of the run that this is not about, and why.
+    """`scores`: site -> model -> Score. `pooled`: what links the models against the pooled histograms, of all
+    sites. `own`: site -> the same against that site's own histograms. `calls`: site -> joint calls. Entries
+    follow `models`, then classes. `marks`: site -> name (`wire.MARKS`) -> keyed digest, hex. `left_out`:
+    sites of the run that this is not about, and why.
     """
 
     models: tuple[str, ...]
     classes: tuple[str, ...]
     threshold: float
     scores: Mapping[str, Mapping[str, Score]]
-    pooled: PlacementSums
-    own: Mapping[str, PlacementSums]
+    pooled: Linked
+    own: Mapping[str, Linked]
+    calls: Mapping[str, JointCalls]
+    marks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         entries = len(self.models) * len(self.tasks)
-        sums = [self.pooled, *self.own.values()]
+        sums = [linked.placements for linked in (self.pooled, *self.own.values())]
         if set(self.own) != set(self.scores) or any(s.sums.shape != (2, entries) for s in sums):
             raise FederationError("the judgement's scores and placement sums don't belong together")
-        if any(sums.cases.shape[1] != len(self.tasks) for sums in [self.pooled, *self.own.values()]):
+        if any(s.cases.shape[1] != len(self.tasks) for s in sums):
             raise FederationError("the judgement's placement sums are of other classes")
+        calls = self.calls.values()
+        if set(self.calls) != set(self.scores) or any(c.both.shape[1] != entries for c in calls):
+            raise FederationError("the judgement's scores and joint calls don't belong together")
         if any(set(by_model) != set(self.models) for by_model in self.scores.values()):
             raise FederationError("a site's judgement lacks a model or has one too many")
 
     @property
     def sites(self) -> tuple[str, ...]:
         return tuple(self.scores)
+
+    @property
+    def decision_thresholds(self) -> tuple[float, ...]:
+        """Of the decision curves."""
+        score = next(iter(next(iter(self.scores.values())).values()))
+        return score.decision.thresholds
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -72,8 +88,10 @@ class Judgement:
                 site: {model: _score_to_json(score) for model, score in by_model.items()}
                 for site, by_model in self.scores.items()
             },
-            "pooled": _placements_to_json(self.pooled),
-            "own": {site: _placements_to_json(sums) for site, sums in self.own.items()},
+            "pooled": _arrays_to_json(self.pooled.to_arrays()),
+            "own": {site: _arrays_to_json(linked.to_arrays()) for site, linked in self.own.items()},
+            "calls": {site: _arrays_to_json(calls.to_arrays()) for site, calls in self.calls.items()},
+            "marks": {site: dict(marks) for site, marks in self.marks.items()},
             "left_out": dict(self.left_out),
         }
 
@@ -85,17 +103,25 @@ class Judgement:
             threshold = float(data["threshold"])
         with _part("scores"):
             scores = {
-                site: {model: _score_from_json(score, threshold) for model, score in by_model.items()}
+                site: {model: _score_from_json(score) for model, score in by_model.items()}
                 for site, by_model in data["scores"].items()
             }
         with _part("pooled"):
-            pooled = _placements_from_json(data["pooled"])
+            pooled = Linked.from_arrays(_arrays_from_json(data["pooled"]))
         with _part("own"):
-            own = {site: _placements_from_json(sums) for site, sums in data["own"].items()}
+            own = {site: Linked.from_arrays(_arrays_from_json(sums)) for site, sums in data["own"].items()}
+        with _part("calls"):
+            calls = {s: JointCalls.from_arrays(_arrays_from_json(c)) for s, c in data["calls"].items()}
+        with _part("marks"):
+            marks = {site: _words(told) for site, told in data["marks"].items()}
         with _part("left_out"):
-            left_out = {str(site): str(why) for site, why in data.get("left_out", {}).items()}
-        with _part("models, scores, pooled and own together"):
-            return cls(models, classes, threshold, scores, pooled, own, left_out)
+            left_out = _words(data.get("left_out", {}))
+        with _part("models, scores, pooled, own and calls together"):
+            return cls(models, classes, threshold, scores, pooled, own, calls, marks, left_out)
+
+
+def _words(told: Json) -> dict[str, str]:
+    return {str(key): str(value) for key, value in told.items()}
 
 
 @contextmanager
@@ -117,24 +143,16 @@ def pool_histogram(scores: Mapping[str, Mapping[str, Score]], model: str) -> Sco
 
 
 def _score_to_json(score: Score) -> Json:
-    return {
-        "histogram": [[_sparse(side) for side in sides] for sides in score.histogram.counts],
-        "counts": score.calls.counts.tolist(),
-        "squares": score.calls.squares.tolist(),
-        "patients": score.calls.patients.tolist(),
-        "brier": [score.brier.total, score.brier.weight],
-    }
+    arrays = score.to_arrays()
+    del arrays["histogram"]
+    counts = [[_sparse(side) for side in sides] for sides in score.histogram.counts]
+    return {"histogram": counts, **_arrays_to_json(arrays)}
 
 
-def _score_from_json(data: Json, threshold: float) -> Score:
+def _score_from_json(data: Json) -> Score:
     counts = np.array([[_dense(side) for side in sides] for sides in data["histogram"]], dtype=np.int64)
-    calls = {
-        f"threshold_{name}": np.array(data[name], np.int64) for name in ("counts", "squares", "patients")
-    }
-    brier = np.array(data["brier"], np.float64)
-    return Score.from_arrays(
-        {"histogram": counts, "threshold": np.array([threshold]), "brier": brier, **calls}
-    )
+    rest = {name: value for name, value in data.items() if name != "histogram"}
+    return Score.from_arrays({"histogram": counts, **_arrays_from_json(rest)})
 
 
 def _sparse(counts: Integers) -> Json:
@@ -148,17 +166,23 @@ def _dense(data: Json) -> Integers:
     return counts
 
 
-def _placements_to_json(sums: PlacementSums) -> Json:
+def _arrays_to_json(arrays: Arrays) -> Json:
+    """Numbers as they are; float32 (replicates) packed, little-endian, in base 64."""
     return {
-        "products": sums.products.tolist(),
-        "sums": sums.sums.tolist(),
-        "cases": sums.cases.tolist(),
-        "members": sums.members.tolist(),
-        "patients": sums.patients,
+        name: {"float32": b64encode(array.astype("<f4").tobytes()).decode(), "shape": list(array.shape)}
+        if array.dtype == np.float32
+        else array.tolist()
+        for name, array in arrays.items()
     }
 
 
-def _placements_from_json(data: Json) -> PlacementSums:
-    arrays = {f"placement_{name}": np.array(data[name], np.float64) for name in ("products", "sums")}
-    arrays |= {f"placement_{name}": np.array(data[name], np.int64) for name in ("cases", "members")}
-    return PlacementSums.from_arrays({**arrays, "placement_patients": np.array([data["patients"]], np.int64)})
+def _arrays_from_json(data: Json) -> Arrays:
+    """The reverse, with a type for each array whatever its numbers look like."""
+    return {name: _array(name, value) for name, value in data.items()}
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, dict):
+        packed = np.frombuffer(b64decode(value["float32"], validate=True), "<f4")
+        return packed.reshape(value["shape"]).astype(np.float32)
+    return np.array(value, np.int64 if name in COUNTS else np.float64)

@@ -65,13 +65,7 @@ class PlacementSums:
         patients: Sequence[str],
     ) -> PlacementSums:
         """From each model's softmax scores [N, C] and histogram to place in, labels [N], patients [N]."""
-        if len(scores) != len(histograms) or not histograms:
-            raise TrainingError("every model needs its scores and its histogram")
-        positive = one_against_rest(scores[0], labels)[1]
-        numbers = patient_numbers(patients, len(positive))
-        pairs = zip(scores, histograms, strict=True)
-        placed = np.stack([_place(s, h, positive) for s, h in pairs], axis=1)
-        return cls.of_placed(placed, np.stack([h.auroc() for h in histograms]), positive, *numbers)
+        return cls.of_placed(*place(scores, histograms, labels, patients))
 
     @classmethod
     def of_placed(
@@ -79,9 +73,7 @@ class PlacementSums:
     ) -> PlacementSums:
         """From placement values [N, models, K], the AUROCs [models, K] of where they were placed, membership
         [N, K], and each case's patient, numbered from 0, [N]."""
-        centre = np.nan_to_num(aurocs)
-        deviations = sum_by_patient(sides(placed - centre, positive), numbers, patients)
-        deviations = deviations.reshape(patients, 2 * centre.size)
+        deviations = deviations_of(placed, aurocs, positive, numbers, patients)
         members = sum_by_patient(sides(np.ones(positive.shape, np.int64), positive), numbers, patients)
         return cls(
             deviations.T @ deviations,
@@ -127,6 +119,34 @@ class PlacementSums:
         members = received(arrays, "placement_members", cases.shape, np.int64)
         patients = received(arrays, "placement_patients", (1,), np.int64)
         return cls(products, sums, cases, members, int(patients[0]))
+
+
+Placed = tuple[Floats, Floats, NDArray[np.bool_], Integers, int]
+
+
+def place(
+    scores: Sequence[ArrayLike],
+    histograms: Sequence[ScoreHistogram],
+    labels: ArrayLike,
+    patients: Sequence[str],
+) -> Placed:
+    """What `PlacementSums.of_placed` and `deviations_of` take. Raises TrainingError."""
+    if len(scores) != len(histograms) or not histograms:
+        raise TrainingError("every model needs its scores and its histogram")
+    positive = one_against_rest(scores[0], labels)[1]
+    numbers = patient_numbers(patients, len(positive))
+    pairs = zip(scores, histograms, strict=True)
+    placed = np.stack([_place(s, h, positive) for s, h in pairs], axis=1)
+    return placed, np.stack([h.auroc() for h in histograms]), positive, *numbers
+
+
+def deviations_of(
+    placed: Floats, aurocs: Floats, positive: NDArray[np.bool_], numbers: Integers, patients: int
+) -> Floats:
+    """float64 [patients, 2q], side-major: what each patient's placements deviate from the AUROCs in all."""
+    centre = np.nan_to_num(aurocs)
+    deviations = sum_by_patient(sides(placed - centre, positive), numbers, patients)
+    return np.asarray(deviations.reshape(patients, 2 * centre.size), np.float64)
 
 
 def _place(scores: ArrayLike, histogram: ScoreHistogram, positive: NDArray[np.bool_]) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,43 @@ def find_run(run: str, home: Path) -> Path:
 def read_record(folder: Path) -> dict[str, Any]:
     """record.json. Raises ConfigError where it isn't readable."""
     return _read(folder / "record.json")
+
+
+def check_overlap(name: str, record: dict[str, Any]) -> None:
+    """Raise ConfigError, with every reason, where a model of the run may have been trained on test patients.
+
+    Of a reference without a manifest nothing is known, and nothing said.
+    """
+    problems = [
+        f"{name}: {cohort['overlapping_patients']} test patients of {site} are training patients too"
+        for site, cohort in record.get("cohorts", {}).items()
+        if cohort.get("overlapping_patients")
+    ]
+    plan = _split_plan(record.get("study", {}))
+    for reference, facts in record.get("references", {}).items():
+        if facts.get("split_plan") and facts["split_plan"] != plan:
+            problems.append(
+                f"{name}: {reference} was trained on another split ({facts['split_plan']}, not {plan}): its "
+                "training patients may be among the test patients"
+            )
+    if problems:
+        raise ConfigError(
+            "these models can't be compared:\n  " + "\n  ".join(problems),
+            hint="judge models only on patients that trained none of them",
+        )
+
+
+def margin_of(records: Mapping[str, dict[str, Any]]) -> float | None:
+    """The margin of non-inferiority that the runs' studies fixed. Raises ConfigError where they differ."""
+    margins = {record.get("study", {}).get("judgement", {}).get("margin") for record in records.values()}
+    if len(margins) > 1:
+        raise ConfigError("the studies fixed different margins of non-inferiority", hint="give --margin")
+    return next(iter(margins), None)
+
+
+def _split_plan(study: dict[str, Any]) -> str:
+    split = study.get("split", {})
+    return f"{study.get('name')}/{split.get('seed')}/{split.get('validation', 0):g}/{split.get('test', 0):g}"
 
 
 def read_judgement(folder: Path) -> Judgement:

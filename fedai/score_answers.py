@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedai.agreed_bins import Bins, order_keys
+from fedai.calibration import gains
 from fedai.metrics import ClusteredMean, Floats, Integers, ScoreHistogram, ThresholdCounts, sum_by_patient
 from fedai.placements import PlacementSums
 from fedai.precision_recall import influences
@@ -117,9 +118,8 @@ class SiteRows:
     def _benefit(self, model: int, threshold: float | None) -> ClusteredMean | None:
         if threshold is None or not 0 < threshold < 1 or not self._are_probabilities(model):
             return None
-        harm = threshold / (1 - threshold)
-        gain = np.where(self._rows.positive, 1.0, -harm)
-        return ClusteredMean.of(gain * (self._rows.scores[:, model] >= threshold), *self._patients)
+        called = self._rows.scores[:, model] >= threshold
+        return ClusteredMean.of(gains(called, self._rows.positive, threshold), *self._patients)
 
     def _are_probabilities(self, model: int) -> bool:
         p = self._rows.scores[:, model]

@@ -16,31 +16,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedai.agreed_bins import Bins, agree, auroc_bound
-from fedai.compare import Measure
 from fedai.errors import ConfigError, DataError
-from fedai.meta_analysis import RandomEffects, random_effects
-from fedai.metrics import ClusteredMean, Floats, Integers
+from fedai.measures import across, brier_measure, logit_of, mean_measure, precision_measure
+from fedai.meta_analysis import RandomEffects
+from fedai.metrics import Floats, Integers
 from fedai.placements import PlacementSums
 from fedai.precision_recall import average_precision, average_precision_bound
+from fedai.results import FEWEST, UNKNOWN, Measure, lack_of
 from fedai.score_answers import FirstAnswer, SecondAnswer, SiteRows
 from fedai.score_files import SiteScores
 from fedai.statistics import (
     Contrast,
-    Interval,
     call_interval,
     contrast,
     covariance_parts,
     degrees_of_freedom,
     holm,
-    mean_interval,
     non_inferiority,
     score_interval,
-    steady_variance,
-    wald_interval,
 )
-
-FEWEST = 10  # patients with a positive case, and with a negative one: below, intervals don't hold 95%
-UNKNOWN = Measure(None, None)
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,7 @@ class Counts:
     @property
     def lack(self) -> str:
         """What there is too little of, with the number needed; nothing if there is enough."""
-        lacks = [
-            f"{have} patients with a {kind} case, {FEWEST} are needed"
-            for have, kind in zip(self.members[::-1], ("positive", "negative"), strict=True)
-            if have < FEWEST
-        ]
-        return "; ".join(lacks)
+        return lack_of(*self.members)
 
 
 @dataclass(frozen=True)
@@ -221,11 +210,9 @@ class _Population:
 
     def logit(self, i: int) -> tuple[float, float] | None:
         """The AUROC's logit and its variance; None where there is none, or too few patients."""
-        value, variance = float(self.aurocs[i]), float(self.covariance[i, i])
-        if not self.counts.enough or not 0 < value < 1 or not variance > 0:
+        if not self.counts.enough:
             return None
-        slope = value * (1 - value)
-        return math.log(value / (1 - value)), steady_variance(value, variance, self.counts.cases) / slope**2
+        return logit_of(float(self.aurocs[i]), float(self.covariance[i, i]), self.counts.cases)
 
     def difference(self, a: int, b: int) -> Contrast | None:
         """None where a side is empty; without interval where there are too few patients."""
@@ -234,16 +221,11 @@ class _Population:
         return found if found is None or self.counts.enough else Contrast(found.difference)
 
     def precision(self, i: int, second: SecondAnswer) -> Measure:
-        value = average_precision(self.first.counts[i])
-        patients = self.counts.patients
-        variance = float(second.precisions[i]) * patients / (patients - 1)
-        return Measure(value, wald_interval(value, variance, min(self.counts.members) - 1))
+        value, squares = average_precision(self.first.counts[i]), float(second.precisions[i])
+        return precision_measure(value, squares, self.counts.patients, self.counts.members)
 
     def brier(self, i: int) -> Measure:
-        found = _mean(self.first.briers[i])
-        return Measure(
-            found.value, (max(0.0, found.ci95[0]), min(1.0, found.ci95[1])) if found.ci95 else None
-        )
+        return brier_measure(self.first.briers[i])
 
     def call(self, i: int, side: int) -> Measure:
         found = self.first.calls[i]
@@ -251,12 +233,6 @@ class _Population:
             return UNKNOWN
         value = float((found.sensitivity() if side else found.specificity())[0])
         return Measure(value, call_interval(found, 0, side))
-
-
-def _mean(found: ClusteredMean | None) -> Measure:
-    if found is None:
-        return UNKNOWN
-    return Measure(found.value, mean_interval(found.value, found.squares, found.patients, found.cases))
 
 
 def _two(numbers: Integers) -> tuple[int, int]:
@@ -285,15 +261,11 @@ def _model(
         thresholds.get(name),
         pooled.call(i, 1),
         pooled.call(i, 0),
-        _mean(pooled.first.benefits[i]),
+        mean_measure(pooled.first.benefits[i]),
         {site: p.auroc(i) for site, p in own.items()},
-        _across([*logits.values()]),
+        across([*logits.values()]),
         tuple(site for site in own if site not in logits),
     )
-
-
-def _across(found: Sequence[tuple[float, float]]) -> RandomEffects | None:
-    return random_effects([f[0] for f in found], [f[1] for f in found])
 
 
 def _pairs(models: Sequence[str], against: str | None) -> list[tuple[int, int]]:
@@ -318,8 +290,8 @@ def _compared(
         at = {site: d for site, p_ in own.items() if (d := p_.difference(a, b))}
         known = {site: (d.difference, d.se**2) for site, d in at.items() if d.se is not None}
         left_out = tuple(site for site in own if site not in known)
-        across = _across([*known.values()])
-        made.append(Pair(models[a], models[b], contrasted, p, at, across, left_out, tests))
+        together = across([*known.values()])
+        made.append(Pair(models[a], models[b], contrasted, p, at, together, left_out, tests))
     return tuple(made)
 
 
@@ -349,27 +321,5 @@ def _notes(own: Mapping[str, _Population], models: Sequence[str], pooled: _Popul
     return notes
 
 
-def worst(sites: Mapping[str, Measure]) -> tuple[str, Measure] | None:
-    """The site of the lowest value, of those that have an interval if there are any."""
-    known = {site: m for site, m in sites.items() if m.value is not None}
-    sure = {site: m for site, m in known.items() if m.ci95} or known
-    return min(sure.items(), key=lambda item: item[1].value or 0.0) if sure else None
-
-
 def as_measures(sites: Mapping[str, Contrast]) -> dict[str, Measure]:
     return {site: Measure(d.difference, d.ci95) for site, d in sites.items()}
-
-
-def back(effects: RandomEffects) -> tuple[float, Interval, Interval | None]:
-    """Estimate, interval and prediction interval of logits, as AUROCs."""
-
-    def auroc(x: float) -> float:
-        return 0.5 * (1 + math.tanh(x / 2))
-
-    low, high = effects.ci95
-    predicted = effects.prediction95
-    return (
-        auroc(effects.estimate),
-        (auroc(low), auroc(high)),
-        (auroc(predicted[0]), auroc(predicted[1])) if predicted else None,
-    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedai.compare import Measure
-from fedai.meta_analysis import RandomEffects
+from fedai.results import HARTUNG_KNAPP, Measure, aurocs_json, back, effects_json, listed, worst, worst_json
 from fedai.score_comparison import (
     Counts,
     ModelScores,
@@ -13,14 +12,10 @@ from fedai.score_comparison import (
     Pair,
     ScoreComparison,
     as_measures,
-    back,
-    worst,
 )
-from fedai.statistics import Interval
 from fedai.tables import MINUS, UNIT, Table, number, signed, signed_range, spell, spell_p, spell_range
 
 Json = dict[str, Any]
-HARTUNG_KNAPP = "random effects (Paule-Mandel), Hartung-Knapp interval"
 
 
 def to_json(comparison: ScoreComparison) -> Json:
@@ -51,24 +46,24 @@ def _model(model: ModelScores) -> Json:
     found = worst(model.sites)
     return {
         "auroc": model.auroc.value,
-        "ci95": _listed(model.auroc.ci95),
+        "ci95": listed(model.auroc.ci95),
         "se": model.se,
         "bound": model.bound,
         "auprc": model.auprc.value,
-        "auprc_ci95": _listed(model.auprc.ci95),
+        "auprc_ci95": listed(model.auprc.ci95),
         "auprc_bound": model.auprc_bound,
         "brier": model.brier.value,
-        "brier_ci95": _listed(model.brier.ci95),
+        "brier_ci95": listed(model.brier.ci95),
         "threshold": model.threshold,
         "sensitivity": model.sensitivity.value,
-        "sensitivity_ci95": _listed(model.sensitivity.ci95),
+        "sensitivity_ci95": listed(model.sensitivity.ci95),
         "specificity": model.specificity.value,
-        "specificity_ci95": _listed(model.specificity.ci95),
+        "specificity_ci95": listed(model.specificity.ci95),
         "net_benefit": model.net_benefit.value,
-        "net_benefit_ci95": _listed(model.net_benefit.ci95),
+        "net_benefit_ci95": listed(model.net_benefit.ci95),
         "sites": {site: _measure("auroc", m) for site, m in model.sites.items()},
-        "worst_site": {"site": found[0], **_measure("auroc", found[1])} if found else None,
-        "across_sites": _aurocs(model.across, model.left_out),
+        "worst_site": worst_json("auroc", found),
+        "across_sites": aurocs_json(model.across, model.left_out),
     }
 
 
@@ -82,7 +77,7 @@ def _pair(pair: Pair, margin: float | None) -> Json:
         "b": pair.b,
         "difference": found.difference,
         "se": found.se,
-        "ci95": _listed(found.ci95),
+        "ci95": listed(found.ci95),
         "df": found.df,
         "p": found.p,
         "p_adjusted": pair.p_adjusted,
@@ -90,8 +85,8 @@ def _pair(pair: Pair, margin: float | None) -> Json:
         "margin": margin,
         "non_inferior": {"a": _test(tests[0]), "b": _test(tests[1])} if tests else None,
         "sites": {site: _measure("difference", m) for site, m in sites.items()},
-        "worst_site": {"site": lowest[0], **_measure("difference", lowest[1])} if lowest else None,
-        "across_sites": _effects(pair.across, pair.left_out),
+        "worst_site": worst_json("difference", lowest),
+        "across_sites": effects_json(pair.across, pair.left_out),
     }
 
 
@@ -100,36 +95,7 @@ def _test(test: NonInferiority) -> Json:
 
 
 def _measure(name: str, measure: Measure) -> Json:
-    return {name: measure.value, "ci95": _listed(measure.ci95)}
-
-
-def _listed(interval: Interval | None) -> list[float] | None:
-    return list(interval) if interval else None
-
-
-def _effects(effects: RandomEffects | None, left_out: tuple[str, ...]) -> Json | None:
-    if effects is None:
-        return None
-    return {
-        "sites": effects.sites,
-        "estimate": effects.estimate,
-        "ci95": _listed(effects.ci95),
-        "prediction95": _listed(effects.prediction95),
-        "tau": effects.tau,
-        "i2": effects.i2,
-        "q": effects.q,
-        "left_out": list(left_out),
-        "method": HARTUNG_KNAPP,
-    }
-
-
-def _aurocs(effects: RandomEffects | None, left_out: tuple[str, ...]) -> Json | None:
-    """As `_effects`, with AUROCs in place of their logits; `tau` stays on the logit scale."""
-    data = _effects(effects, left_out)
-    if effects is None or data is None:
-        return None
-    estimate, ci95, predicted = back(effects)
-    return data | {"estimate": estimate, "ci95": _listed(ci95), "prediction95": _listed(predicted)}
+    return {name: measure.value, "ci95": listed(measure.ci95)}
 
 
 def tables(comparison: ScoreComparison) -> list[Table]:

@@ -188,6 +188,18 @@ def non_inferiority(found: Contrast, margin: float) -> float | None:
     return float(stdtr(found.df, -(found.difference + margin) / found.se))
 
 
+def mcnemar(discordance: float, squares: float) -> float | None:
+    """Two-sided p of equal shares of right calls, clustered by patient, without correction.
+
+    `discordance`: cases that only the first model calls rightly minus those of the second. `squares`: the sum
+    over patients of the square of their part in it. Obuchowski NA, Stat Med 1998;17:1495; McNemar's
+    (Psychometrika 1947;12:153) where every patient has one case. None where no case is discordant.
+    """
+    if not squares > 0:
+        return None
+    return 2 * float(ndtr(-abs(discordance) / math.sqrt(squares)))
+
+
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """p values adjusted for their number (Holm, Scand J Stat 1979;6:65). What isn't known stays None and
     counts nonetheless: the family is what was asked."""

@@ -112,12 +112,19 @@ class Split(Frozen):
 
 
 class Evaluation(Frozen):
-    """How models are judged on the test cases. `threshold` is fixed beforehand; `local_models` are the
-    baseline.
+    """How models are judged on the test cases. All is fixed beforehand: `threshold` of calls, the thresholds
+    of the decision curve, the AUROC `margin` of non-inferiority. `local_models` are the baseline.
     """
 
     threshold: Fraction = 0.5
     local_models: bool = True
+    decision_thresholds: Annotated[tuple[Fraction, ...], Field(max_length=100)] = ()
+    margin: Fraction | None = None
+
+    @property
+    def net_benefit_at(self) -> tuple[float, ...]:
+        """The thresholds of the decision curve: those stated, or 0.05, 0.10 ... 0.95."""
+        return self.decision_thresholds or tuple(i / 20 for i in range(1, 20))
 
 
 def _is_date(text: str) -> str:
@@ -224,12 +231,23 @@ class Study(Frozen):
         """What the study is for, in words."""
         return self.purpose if isinstance(self.purpose, str) else self.purpose.statement
 
+    @property
+    def split_plan(self) -> str:
+        """What decides which split a site's patient is in: equal plans, equal splits."""
+        split = self.split
+        return f"{self.name}/{split.seed}/{split.validation:g}/{split.test:g}"
+
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
-        A study without `data_use` reads as it did before there was one, so that its hash stays.
+        A study that leaves out `data_use`, decision thresholds or the margin reads as it did before there
+        were any, so that its hash stays.
         """
-        unsaid = {"data_use"} if self.data_use is None else None
+        judgement = self.judgement
+        unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
+        unsaid["judgement"] = {
+            name for name in ("decision_thresholds", "margin") if not getattr(judgement, name)
+        }
         said = self.model_dump(mode="json", exclude=unsaid)
         return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

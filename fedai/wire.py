@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from fedai.errors import RefusedByPolicy
 from fedai.heads import Head, head_fault
+from fedai.linking import calls_forms, linked_forms
 from fedai.metrics import BINS
+from fedai.score import score_forms
 from fedai.study import Study
 from fedai.weights import Layout
 
@@ -50,6 +52,10 @@ EXCLUSIONS = (
     "label_not_in_study",
     "modality",
 )
+# Digests under a key of the site's own: of all cases in use, the test cases, their labels, and their
+# patients' weights in `fedai.replicates`. Equal where these are equal, and else without meaning.
+MARKS = ("snapshot", "test_cases", "test_labels", "draws")
+MARKS_FORM = ("uint8", (len(MARKS), 32))
 VERSIONS = ("fedai", "flwr", "torch", "monai", "pydicom")
 VERSION_PATTERN = re.compile(r"[0-9][0-9A-Za-z.+]{0,31}")
 RUN_PATTERN = re.compile(r"[a-z0-9-]{1,80}")
@@ -146,7 +152,9 @@ def _status(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[
         "split_patients": ("int64", (len(SPLITS),)),
         "split_cases": ("int64", (len(SPLITS), len(study.task.classes))),
     }
-    return arrays, dict.fromkeys((*FLOW, *(f"excluded_{reason}" for reason in EXCLUSIONS)), int)
+    arrays["marks"] = MARKS_FORM
+    counts = (*FLOW, *(f"excluded_{reason}" for reason in EXCLUSIONS), "overlapping_patients")
+    return arrays, dict.fromkeys(counts, int)
 
 
 def _weights(layout: Layout) -> ArrayForms:
@@ -169,32 +177,23 @@ def _update(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[
 
 
 def _score(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
-    k = comparisons(study)
-    arrays: ArrayForms = {
-        "histogram": ("uint32", (k, 2, BINS)),
-        "threshold": ("float64", (1,)),
-        "threshold_counts": ("int64", (k, 4)),
-        "threshold_squares": ("int64", (k, 2, 3)),
-        "threshold_patients": ("int64", (k, 2)),
-        "brier": ("float64", (2,)),
-    }
-    return arrays, {"cases": int, "patients": int}
+    thresholds = len(study.judgement.net_benefit_at)
+    return score_forms(len(study.task.classes), thresholds), {"cases": int, "patients": int}
 
 
 def _place(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
-    k = comparisons(study)
-    q = k * len(task.models)
-    sums: ArrayForms = {
-        "placement_products": ("float64", (2 * q, 2 * q)),
-        "placement_sums": ("float64", (2, q)),
-        "placement_cases": ("int64", (2, k)),
-        "placement_members": ("int64", (2, k)),
-        "placement_patients": ("int64", (1,)),
-    }
-    return {f"{of}_{name}": form for of in ("pooled", "own") for name, form in sums.items()}, {"cases": int}
+    models, k = len(task.models), comparisons(study)
+    linked = linked_forms(models, k).items()
+    arrays = {f"{of}_{name}": form for of in ("pooled", "own") for name, form in linked}
+    return {**arrays, **calls_forms(models, k), "marks": MARKS_FORM}, {"cases": int}
 
 
 FORMS = {"ready": _status, "train": _update, "train_alone": _update_alone, "score": _score, "place": _place}
+
+
+def read_marks(array: npt.NDArray[Any]) -> dict[str, str]:
+    """Name -> digest (hex) of the marks that a site sent, uint8 [MARKS, 32]."""
+    return {name: row.tobytes().hex() for name, row in zip(MARKS, array, strict=True)}
 
 
 def check(reply: Reply, task: Task, study: Study, layout: Layout) -> None:

@@ -34,7 +34,7 @@ from fedai.demo.hospital import write_image
 from fedai.study import Study
 
 SITES = ("north", "east", "south")
-PATIENTS = 28  # two or more of each class in each split: of fewer than three patients nothing leaves
+PATIENTS = 28  # three or more of each class in each split: of fewer patients nothing leaves
 SIDE = 24
 CONNECT_S = 60.0
 RUN_S = 180.0
@@ -316,6 +316,7 @@ def study_of(
         "training": {"rounds": rounds, "local_epochs": epochs, "batch_size": 8, "seed": 3},
         "rounds": {"quorum": quorum, "grace_s": grace_s, "deadline_s": deadline_s, "waiting_s": waiting_s,
                    "max_update_mb": 8},
+        "split": {"validation": 0.25, "test": 0.25},
         "judgement": {"local_models": local_models},
     }  # fmt: skip
     return Study.model_validate(facts)

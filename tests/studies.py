@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
         "normalization": "group",
     },
     "training": {"rounds": 2, "batch_size": 4, "seed": 7},
+    "split": {"validation": 0.25, "test": 0.25},
     "rounds": {"quorum": 2, "grace_s": 1, "deadline_s": 5, "waiting_s": 5},
 }
 SIX = ["abdomen", "breast", "chest", "ct", "hand", "head"]

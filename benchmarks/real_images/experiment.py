@@ -10,9 +10,10 @@ from typing import Any
 
 from benchmarks.federation import Federation
 from benchmarks.real_images.images import read_images, share_out, write_export
-from fedai.compare import Comparison, compare
+from fedai.compare import compare
 from fedai.errors import ConfigError
 from fedai.record import find_run, read_judgement, read_record
+from fedai.results import Comparison
 from fedai.study import read_study
 
 STUDY = Path(__file__).parents[2] / "configs" / "studies" / "mednist.yaml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,8 @@ from fedai.cli.output import JsonOption, emit, table
 from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedai.compare import Comparison
+    from fedai.judgement import Judgement
+    from fedai.results import Comparison
     from fedai.tables import Table
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -45,11 +46,13 @@ def compare(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help="With --scores: test non-inferiority in AUROC with this margin, fixed beforehand."),
+        typer.Option(help="Test non-inferiority in AUROC with this margin, fixed beforehand."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="With --scores: compare the others with this one alone."),
+        typer.Option(
+            metavar="MODEL", help="Compare the others with this one alone; of several runs RUN/MODEL."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,17 +60,55 @@ def compare(
     if scores:
         _compare_files([*scores, *map(Path, runs or [])], threshold or [], margin, against, as_json=as_json)
         return
-    if threshold or margin is not None or against:
-        raise ConfigError("--threshold, --margin and --against go with --scores", hint="see --help")
-    if not runs or len(runs) > 1:
-        raise ConfigError(
-            "one run can be compared at a time", hint="fedai compare RUN, or --scores SITE.csv ..."
-        )
-    from fedai.compare import compare as compare_models
-    from fedai.record import find_run, read_judgement
-
-    comparison = compare_models(read_judgement(find_run(runs[0], home)))
+    if threshold:
+        raise ConfigError("--threshold goes with --scores: a run's is fixed in its study", hint="see --help")
+    if not runs:
+        raise ConfigError("nothing to compare", hint="fedai compare RUN..., or --scores SITE.csv ...")
+    comparison = compare_runs(runs, home, against=against, margin=margin)
     emit(comparison.to_json(), as_json=as_json, lines=comparison_lines(comparison))
+
+
+def compare_runs(
+    runs: list[str], home: Path, *, against: str | None = None, margin: float | None = None
+) -> Comparison:
+    """One run, or several on the same cases as RUN/MODEL. The margin is the study's unless one is given.
+
+    Raises ConfigError where they can't be compared.
+    """
+    return margin_and_comparison(*joined_runs(runs, home), against=against, margin=margin)
+
+
+def joined_runs(runs: list[str], home: Path) -> tuple[dict[str, dict[str, Any]], Judgement]:
+    """The runs' records by name, and their one judgement. Raises ConfigError where they can't be compared."""
+    from fedai.joining import join
+    from fedai.record import check_overlap, find_run, read_judgement, read_record
+
+    folders = {folder.name: folder for folder in (find_run(run, home) for run in runs)}
+    if len(folders) < len(runs):
+        raise ConfigError("a run is named twice", hint="or two folders have one name")
+    records = {name: read_record(folder) for name, folder in folders.items()}
+    judgements = {name: read_judgement(folder) for name, folder in folders.items()}
+    for name, record in records.items():
+        check_overlap(name, record)
+    return records, join(judgements) if len(judgements) > 1 else next(iter(judgements.values()))
+
+
+def margin_and_comparison(
+    records: dict[str, dict[str, Any]],
+    judgement: Judgement,
+    *,
+    against: str | None = None,
+    margin: float | None = None,
+) -> Comparison:
+    """The comparison with `against`, or with the first run's federated model."""
+    from fedai.compare import compare as compare_models
+    from fedai.record import margin_of
+    from fedai.results import FEDERATED
+
+    margin = margin if margin is not None else margin_of(records)
+    if against is None and len(records) > 1:
+        against = f"{next(iter(records))}/{FEDERATED}"
+    return compare_models(judgement, against=against, margin=margin)
 
 
 def _compare_files(

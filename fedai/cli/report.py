@@ -15,22 +15,39 @@ HERE = Path()
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="A run's name or folder; the first leads.", metavar="RUN..."),
+    ],
     home: Annotated[
         Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home.")
     ] = HERE,
     out: Annotated[
         Path | None, typer.Option(help="The file to write; else report.html in the run's folder.")
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write every number as a long table.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Compare the others with this one; else federated.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's report as one HTML file that needs nothing else."""
-    from fedai.compare import compare
-    from fedai.record import find_run, read_judgement, read_record
+    """Write the report of a run, or of several on the same cases: one HTML file that needs nothing else."""
+    from fedai.cli.compare import joined_runs, margin_and_comparison
+    from fedai.long_table import as_csv
+    from fedai.matrix import matrix_of
+    from fedai.record import find_run
     from fedai.report import render
 
-    folder = find_run(run, home)
-    judgement = read_judgement(folder)
-    path = out or folder / "report.html"
-    path.write_text(render(read_record(folder), compare(judgement), judgement), encoding="utf-8")
-    emit({"report": str(path)}, as_json=as_json, lines=[str(path)])
+    records, judgement = joined_runs(runs, home)
+    comparison = margin_and_comparison(records, judgement, against=against)
+    record, *others = records.values()
+    path = out or find_run(runs[0], home) / "report.html"
+    path.write_text(render(record, comparison, judgement, others), encoding="utf-8")
+    told = {"report": str(path)}
+    if csv is not None:
+        csv.write_text(as_csv(comparison), encoding="utf-8")
+        told["csv"] = str(csv)
+    numbers = {"comparison": comparison.to_json(), "matrix": matrix_of(comparison).to_json()}
+    emit({**told, **numbers}, as_json=as_json, lines=list(told.values()))

@@ -23,12 +23,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from fedai.compare import Comparison, compare
+from fedai.compare import compare
 from fedai.demo.hospital import Planted, write_hospital
 from fedai.demo.leaks import Search
 from fedai.errors import ConfigError, FederationError, OutOfTime
 from fedai.record import read_judgement, read_record
 from fedai.report import render
+from fedai.results import Comparison
 from fedai.study import read_study
 
 READY_S = 120.0

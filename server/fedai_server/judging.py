@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import operator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +15,10 @@ from fedai.aggregation import check_update
 from fedai.checkpoint import load_checkpoint, write_whole
 from fedai.errors import FederationError
 from fedai.judgement import Judgement, pool_histogram
-from fedai.metrics import Score
-from fedai.placements import PlacementSums
+from fedai.linking import JointCalls, Linked
+from fedai.score import Score
 from fedai.weights import Weights, applied
-from fedai.wire import Reply
+from fedai.wire import Reply, read_marks
 from fedai_server.rounds import absent_of, same_task, told_of
 
 if TYPE_CHECKING:
@@ -95,39 +96,59 @@ def _link(
     rest is asked again, with a pool that is smaller by its part.
     """
     while True:
-        sums, absent = _ask_to_place(run, scores, models)
+        answers, absent = _ask_to_place(run, scores, models)
         if not absent:
             break
         _leave_out(run, absent)
         left_out = {**left_out, **absent}
         scores = {site: by_model for site, by_model in scores.items() if site not in absent}
         _require_quorum(run, len(scores), "linked the models", left_out)
-    together = functools.reduce(operator.add, [sums[site]["pooled"] for site in scores])
-    task, own = run.study.task, {site: sums[site]["own"] for site in scores}
-    threshold = run.study.judgement.threshold
-    judgement = Judgement(models, task.classes, threshold, scores, together, own, left_out)
+    linked = [answer.pooled for answer in answers.values()]
+    judgement = Judgement(
+        models,
+        run.study.task.classes,
+        run.study.judgement.threshold,
+        scores,
+        functools.reduce(operator.add, linked),
+        {site: answer.own for site, answer in answers.items()},
+        {site: answer.calls for site, answer in answers.items()},
+        {site: answer.marks for site, answer in answers.items()},
+        left_out,
+    )
     write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a site answered to the linking."""
+
+    pooled: Linked
+    own: Linked
+    calls: JointCalls
+    marks: dict[str, str]
 
 
 def _ask_to_place(
     run: Conduct, scores: dict[str, dict[str, Score]], models: tuple[str, ...]
-) -> tuple[dict[str, dict[str, PlacementSums]], dict[str, str]]:
+) -> tuple[dict[str, _Answer], dict[str, str]]:
     run.wait_while_paused()
     pooled = np.stack([pool_histogram(scores, model).to_arrays()["histogram"] for model in models])
-    sums: dict[str, dict[str, PlacementSums]] = {}
+    answers: dict[str, _Answer] = {}
 
     def fold(site: str, reply: Reply) -> None:
-        sums[site] = {of: _sums_of(reply, of) for of in ("pooled", "own")}
+        pooled, own = (_linked_in(reply, of) for of in ("pooled", "own"))
+        marks = read_marks(reply.arrays["marks"])
+        answers[site] = _Answer(pooled, own, JointCalls.from_arrays(reply.arrays), marks)
 
     task = run.task("place", models=models, arrays={"histograms": pooled})
     patience = run.patience(len(scores), least=run.study.rounds.quorum)
     asked = run.post.ask(same_task(task, list(scores)), patience, fold)
     run.go_on_or_raise()
-    return sums, absent_of(asked)
+    return answers, absent_of(asked)
 
 
-def _sums_of(reply: Reply, of: str) -> PlacementSums:
+def _linked_in(reply: Reply, of: str) -> Linked:
     start = f"{of}_"
-    return PlacementSums.from_arrays(
+    return Linked.from_arrays(
         {key.removeprefix(start): array for key, array in reply.arrays.items() if key.startswith(start)}
     )

@@ -36,7 +36,7 @@ def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> st
         bundle = release_bundle()
         name = runs.plan(study)
         try:
-            _put_references(home.folder / "registry" / name / "references", checkpoints)
+            put_references(home.folder / "registry" / name / "references", checkpoints)
             runs.attach(name, control.start_run(bundle, study.canonical()))
         except (FederationError, OSError) as error:
             runs.move(name, "failed", str(error))
@@ -81,7 +81,10 @@ def _reference(text: str) -> tuple[str, Path]:
     return match[1], path
 
 
-def _put_references(folder: Path, checkpoints: list[tuple[str, Path]]) -> None:
+def put_references(folder: Path, checkpoints: list[tuple[str, Path]]) -> None:
+    """Copy references, and the manifests beside them, to where a run looks for them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in checkpoints:
         shutil.copyfile(path, folder / f"{name}.safetensors")
+        if (manifest := path.parent / "manifest.json").is_file():
+            shutil.copyfile(manifest, folder / f"{name}.manifest.json")

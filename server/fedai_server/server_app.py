@@ -150,7 +150,7 @@ class Conduct:
             return
         self.gather_sites()
         self.save("round-0000", self.weights, round=0, sites=[], cases=0)
-        self.runs.add(self.name, "begun", {"sites": self.sites})
+        self.runs.add(self.name, "begun", {"sites": self.sites, "references": self.told_of_references()})
 
     def take_up(self) -> int:
         """Go on from the last round that closed, or from the first weights; gives its number.
@@ -206,6 +206,8 @@ class Conduct:
             "flow": {step: reply.metrics[step] for step in wire.FLOW},
             "excluded": {why: reply.metrics[f"excluded_{why}"] for why in wire.EXCLUSIONS},
             "splits": splits,
+            "overlapping_patients": reply.metrics["overlapping_patients"],
+            "marks": wire.read_marks(reply.arrays["marks"]),
         }
         self.runs.add(
             self.name, "site_ready", {"site": site, "cohort": cohort, "versions": dict(reply.words)}
@@ -270,6 +272,14 @@ class Conduct:
         return {
             path.stem: load_checkpoint(path, self.layout) for path in found if path.suffix == ".safetensors"
         }
+
+    def told_of_references(self) -> dict[str, dict[str, Any]]:
+        """What each reference's manifest says, where one lay beside it: study, split plan, sites, cases."""
+        folder = self.registry / "references"
+        known = sorted(folder.glob("*.manifest.json")) if folder.is_dir() else []
+        found = {path.name.removesuffix(".manifest.json"): json.loads(path.read_bytes()) for path in known}
+        told = ("sha256", "study", "split_plan", "sites", "cases")
+        return {name: {key: facts.get(key) for key in told} for name, facts in found.items()}
 
     def ask(
         self,

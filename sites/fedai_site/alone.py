@@ -60,6 +60,13 @@ def _train(
         seed=seed_of(study.training.seed, *names, "alone"),
         may_go_on=lambda: may_go_on() and all(bench.is_current() for bench in benches),
     )
-    facts = {"study": study.sha256, "sites": names, "cases": trained.cases, "round": 0, "parent": ""}
+    facts = {
+        "study": study.sha256,
+        "split_plan": study.split_plan,
+        "sites": names,
+        "cases": trained.cases,
+        "round": 0,
+        "parent": "",
+    }
     digest = save_checkpoint(out, pack(network, layout), layout, **facts)
     return {"sha256": digest, "cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}

@@ -22,18 +22,21 @@ from flwr.clientapp import ClientApp
 
 from fedai import wire
 from fedai.errors import DataError, FedaiError, RefusedByPolicy, TrainingError
-from fedai.metrics import Mean, Score, ScoreHistogram
-from fedai.placements import PlacementSums
+from fedai.linking import JointCalls, Linked
+from fedai.metrics import Mean, ScoreHistogram
+from fedai.score import Score
 from fedai.study import Study
 from fedai.wire import Arrays, Metrics, Reply, Task
 from fedai_site import cache, cohort
 from fedai_site.consents import rights_now
 from fedai_site.home import SiteHome
 from fedai_site.influence import Discarded, noted
+from fedai_site.marks import marks_of, seed_of_draws
 from fedai_site.permit import Permit, check_cohort
 from fedai_site.private import ALONE, PrivateLayers
 from fedai_site.replies import folder_of
 from fedai_site.tripwire import Tripwire, lay
+from fedai_site.withheld import remember, withhold
 
 IMAGES_OF: dict[wire.TaskKind, tuple[str, ...]] = {
     "ready": (),
@@ -121,8 +124,19 @@ class Bench:
         return replace(self.cohort, splits=kept)
 
     def _select(self) -> cohort.Cohort:
+        """The cases in use, without those test and validation cases of which nothing may be told."""
         required = self.home.settings.consent_required
-        return cohort.select(self.home.folder, self.study, consent_required=required)
+        found = cohort.select(self.home.folder, self.study, consent_required=required)
+        told = {split: self._tellable(split, found.splits[split]) for split in ("validation", "test")}
+        self.__dict__["_wanted"] = found.splits
+        return replace(found, splits={**found.splits, **told})
+
+    def _tellable(self, split: str, cases: tuple[cohort.Case, ...]) -> tuple[cohort.Case, ...]:
+        return withhold(self.home.catalogue, split, cases, self.permit.minimum_cell)
+
+    def _remember(self, split: str, told: tuple[cohort.Case, ...]) -> None:
+        wanted = self.__dict__["_wanted"][split]
+        remember(self.home.catalogue, split, wanted, told, self.permit.minimum_cell)
 
     def _still(self) -> bool:
         return self.may_go_on() and self.is_current()
@@ -244,25 +258,32 @@ class Bench:
 
     def _ready(self, task: Task) -> tuple[Arrays, Metrics]:
         classes = len(self.study.task.classes)
-        told = [() if self._is_too_small(split) else self.cohort.splits[split] for split in wire.SPLITS]
+        told = [self._tellable(split, self.cohort.splits[split]) for split in wire.SPLITS]
+        for split, cases_told in zip(wire.SPLITS, told, strict=True):
+            self._remember(split, cases_told)
         patients = [len({case.patient for case in cases}) for cases in told]
         labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
         cases = [np.bincount(of, minlength=classes) for of in labels]
         excluded = dict.fromkeys(wire.EXCLUSIONS, 0) | self.cohort.excluded
         metrics = {name: int(self.cohort.flow[name]) for name in wire.FLOW}
         metrics |= {f"excluded_{reason}": count for reason, count in excluded.items()}
+        trained = {*self.patients("train"), *self.patients("validation")}
+        metrics["overlapping_patients"] = len(trained & set(self.patients("test")))
         return {
             "split_patients": np.array(patients, dtype=np.int64),
             "split_cases": np.stack(cases).astype(np.int64),
+            "marks": self._marks(),
         }, metrics
+
+    def _marks(self) -> npt.NDArray[np.uint8]:
+        return marks_of(self.home.pseudonym_key.read_bytes(), self.cohort, self.study)
 
     def _train(self, task: Task) -> tuple[Arrays, Metrics]:
         from fedai.evaluation import cross_entropy
 
         self._load(task)
         scores, labels = self._predict("validation"), self.labels("validation")
-        if self._is_too_small("validation"):
-            scores, labels = scores[:0], labels[:0]
+        self._remember("validation", self.cohort.splits["validation"])
         loss = Mean.of(cross_entropy(scores, labels))
         pull = self.study.strategy.proximal_weight
         arrays, metrics = self._trained(task, self.study.training.local_epochs, pull)
@@ -307,8 +328,10 @@ class Bench:
         scores = self._predict("test")
         kept.mkdir(parents=True, exist_ok=True)
         np.save(_scores_in(kept, task.model), scores)
-        patients = self.patients("test")
-        score = Score.of(scores, self.labels("test"), patients, self.study.judgement.threshold)
+        self._remember("test", self.cohort.splits["test"])
+        patients, asked = self.patients("test"), self.study.judgement
+        thresholds = (asked.threshold, asked.net_benefit_at)
+        score = Score.of(scores, self.labels("test"), patients, *thresholds)
         return score.to_arrays(), {"cases": len(scores), "patients": len(set(patients))}
 
     def _place(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
@@ -318,10 +341,12 @@ class Bench:
         own = [ScoreHistogram.of(values, labels) for values in scores]
         wire.check_pool(np.stack([h.counts for h in pooled]), np.stack([h.counts for h in own]))
         arrays: Arrays = {}
+        seed = seed_of_draws(self.home.pseudonym_key.read_bytes(), self.cohort)
         for of, histograms in (("pooled", pooled), ("own", own)):
-            sums = PlacementSums.of(scores, histograms, labels, patients)
-            arrays = {**arrays, **{f"{of}_{name}": array for name, array in sums.to_arrays().items()}}
-        return arrays, {"cases": len(labels)}
+            linked = Linked.of(scores, histograms, labels, patients, seed)
+            arrays = {**arrays, **{f"{of}_{name}": array for name, array in linked.to_arrays().items()}}
+        calls = JointCalls.of(scores, labels, patients, self.study.judgement.threshold, seed)
+        return {**arrays, **calls.to_arrays(), "marks": self._marks()}, {"cases": len(labels)}
 
 
 def _scores_in(kept: Path, model: str) -> Path:

@@ -134,7 +134,7 @@ def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[s
         "validation": split.validation,
         "test": split.test,
     }
-    plan = f"{study.name}/{split.seed}/{split.validation:g}/{split.test:g}"
+    plan = study.split_plan
     before = catalogue.splits(plan)
     catalogue.assign(plan, assign(strata(cases), before, fractions, split.seed))
     assigned = catalogue.splits(plan)

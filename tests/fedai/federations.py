@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedai.judgement import Judgement, pool_histogram
-from fedai.metrics import Score
-from fedai.placements import PlacementSums
+from fedai.linking import JointCalls, Linked
+from fedai.score import Score
 
 
 @dataclass(frozen=True)
@@ -53,30 +56,30 @@ def draw_cases(
     return Cases(scores, labels, [f"{site}-{n}" for n in numbers])
 
 
-def judgement_of(sites: dict[str, Cases], classes: tuple[str, ...], threshold: float = 0.5) -> Judgement:
-    """What a federation does: every site's scores, histograms pooled, then every site's placement sums."""
+def judgement_of(
+    sites: dict[str, Cases],
+    classes: tuple[str, ...],
+    threshold: float = 0.5,
+    decision_thresholds: tuple[float, ...] = (0.1, 0.2, 0.5),
+) -> Judgement:
+    """What a federation does: every site's scores, histograms pooled, then what links its models."""
     models = tuple(next(iter(sites.values())).scores)
     scores = {
-        name: {m: Score.of(c.scores[m], c.labels, c.patients, threshold) for m in models}
+        name: {m: Score.of(c.scores[m], c.labels, c.patients, threshold, decision_thresholds) for m in models}
         for name, c in sites.items()
     }
-    pooled = [pool_histogram(scores, m) for m in models]
-    rounds = {
-        name: (
-            PlacementSums.of([c.scores[m] for m in models], pooled, c.labels, c.patients),
-            PlacementSums.of(
-                [c.scores[m] for m in models],
-                [scores[name][m].histogram for m in models],
-                c.labels,
-                c.patients,
-            ),
-        )
-        for name, c in sites.items()
-    }
-    total, *others = [r[0] for r in rounds.values()]
-    for other in others:
-        total = total + other
-    return Judgement(models, classes, threshold, scores, total, {name: r[1] for name, r in rounds.items()})
+    pools = [pool_histogram(scores, m) for m in models]
+    pooled, own, calls, marks = [], {}, {}, {}
+    for name, c in sites.items():
+        seed, by_model = repr((name, c.patients)).encode(), [c.scores[m] for m in models]
+        histograms = [scores[name][m].histogram for m in models]
+        pooled.append(Linked.of(by_model, pools, c.labels, c.patients, seed))
+        own[name] = Linked.of(by_model, histograms, c.labels, c.patients, seed)
+        calls[name] = JointCalls.of(by_model, c.labels, c.patients, threshold, seed)
+        parts = {"test_cases": c.patients, "test_labels": c.labels.tolist(), "draws": seed, "snapshot": name}
+        marks[name] = {key: hashlib.sha256(repr(part).encode()).hexdigest() for key, part in parts.items()}
+    total = functools.reduce(operator.add, pooled)
+    return Judgement(models, classes, threshold, scores, total, own, calls, marks)
 
 
 def raw_auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from federations import Cases, draw_cases, judgement_of, raw_auroc
 
-from fedai.compare import FEDERATED, MEAN_OF_LOCAL, POOLED, Comparison, compare
+from fedai.compare import compare
 from fedai.errors import FederationError
 from fedai.judgement import Judgement
 from fedai.metrics import BINS, bin_scores
+from fedai.results import FEDERATED, MEAN_OF_LOCAL, POOLED, Comparison
 from fedai.tables import spell_p, tables
 
 SKILL = {"federated": 1.8, "local:north": 1.0, "local:east": 0.8, "centralised": 1.9}
@@ -160,11 +162,11 @@ def test_a_run_without_local_models_or_reference_has_no_differences() -> None:
 def test_a_judgement_that_does_not_fit_together_is_refused() -> None:
     judgement = judgement_of(draw_federation(), BINARY)
     with pytest.raises(FederationError, match="belong together"):
-        Judgement(BINARY, BINARY, 0.5, judgement.scores, judgement.pooled, judgement.own)
+        replace(judgement, models=BINARY)
     with pytest.raises(FederationError, match="lacks a model"):
-        Judgement(
-            (*judgement.models[:3], "other"), BINARY, 0.5, judgement.scores, judgement.pooled, judgement.own
-        )
+        replace(judgement, models=(*judgement.models[:3], "other"))
+    with pytest.raises(FederationError, match="joint calls don't belong together"):
+        replace(judgement, calls={})
 
 
 def test_a_comparison_rebuilt_from_json_prints_the_same_table(binary: Comparison) -> None:
@@ -177,7 +179,9 @@ def test_tables_are_rectangular_and_name_every_model(
     classes: int, binary: Comparison, three: Comparison
 ) -> None:
     made = tables(binary if classes == 2 else three)
-    assert len(made) == classes + 1  # models, sites, differences, and classes if there are several
+    titles = " ".join(table.title for table in made)
+    for part in ("All sites together", "Calibration", "at each site", "as a sample", "Differences", "Calls"):
+        assert (part in titles) == (part != "as a sample" or classes == 2)
     for table in made:
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.header)}

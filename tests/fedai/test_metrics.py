@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fedai.errors import ConfigError, DataError, FederationError, TrainingError
 from fedai.judgement import Judgement
-from fedai.metrics import BINS, Mean, Score, ScoreHistogram, ThresholdCounts, bin_scores, brier
+from fedai.metrics import BINS, Mean, ScoreHistogram, ThresholdCounts, bin_scores
 from fedai.placements import PlacementSums
+from fedai.score import Score, brier
 
 SEEDS = st.integers(0, 2**32 - 1)
 SKILL = {"federated": 1.5, "local:a": 0.8}
@@ -127,11 +128,13 @@ def test_threshold_counts_and_brier_are_those_of_the_rows() -> None:
     # positives: a 1 of 1, b 1 of 2; negatives: a 1 of 1, c 0 of 1
     assert calls.squares.tolist() == [[[1, 1, 2], [2, 3, 5]]]
     assert calls.patients.tolist() == [[2, 2]]
-    assert brier(scores, labels).value == pytest.approx(np.mean([0.01, 0.25, 0.04, 0.49, 0.36]))
+    assert brier(scores, labels, list("aabbc")).value == pytest.approx(
+        np.mean([0.01, 0.25, 0.04, 0.49, 0.36])
+    )
 
 
 def test_brier_of_many_classes_sums_over_classes() -> None:
-    assert brier([[0.7, 0.2, 0.1]], [0]).value == pytest.approx(0.09 + 0.04 + 0.01)
+    assert brier([[0.7, 0.2, 0.1]], [0], ["a"]).value == pytest.approx(0.09 + 0.04 + 0.01)
 
 
 def test_a_site_with_one_class_gives_no_auroc_and_still_adds_up() -> None:

@@ -57,7 +57,7 @@ def test_a_judgement_of_another_shape_is_refused(run: Path) -> None:
         ("scores", {"north": {"federated": {}}}, "scores: histogram is missing"),
         ("pooled", None, "pooled: of another form"),
         ("pooled", "gone", "pooled: of another form"),
-        ("own", {}, "models, scores, pooled and own together"),
+        ("own", {}, "models, scores, pooled, own and calls together"),
         ("own", {"north": {"products": [[1e400]], "sums": []}}, "own: "),
         ("threshold", [], "models, classes or threshold: of another form"),
     ],

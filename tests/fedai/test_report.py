@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runs import BINARY, SITES, SIX, draw_judgement, draw_record
 
 from fedai.charts import axis_for
+from fedai.checklists import FOR_AUTHORS, checklists
 from fedai.compare import compare
 from fedai.figures import without_repeats
 from fedai.judgement import Judgement
@@ -106,6 +107,39 @@ def test_it_accounts_for_every_cohort_and_every_round(binary: str) -> None:
     for closed in record["rounds"]:
         assert closed["checkpoint"][:12] in text
     assert "Updates of sites that were late" in text
+
+
+def test_images_of_which_no_split_tells_are_accounted_for(binary: str) -> None:
+    record = draw_record()
+    assert "fewer images than were used" not in Reader(binary).text
+    record["cohorts"]["east"]["splits"]["validation"] = {"patients": 0, "cases": 0, "classes": [0, 0]}
+    text = Reader(page_of(draw_judgement(), record)).text
+    assert "At east the splits tell of fewer images than were used" in text
+
+
+def test_the_report_has_curves_flow_matrix_and_checklists(binary: str, six: str) -> None:
+    for page, classes in ((binary, BINARY[1:]), (six, SIX)):
+        for figure in ("ROC curves", "Precision and recall", "Calibration", "Decision curves"):
+            assert all(f'aria-label="{figure}, {name}"' in page for name in classes)
+        assert 'by where a model was trained and tested"' in page
+    text = Reader(binary).text
+    for words in ("true positive", "A further hospital", "What left the sites", "fewer than 3 patients"):
+        assert words in text
+
+
+def test_checklists_answer_what_the_run_knows_and_leave_the_rest_to_the_authors() -> None:
+    record = draw_record()
+    study = {"name": "s", "purpose": {"statement": "Why.", "sponsors": ["A fund"], "ethics": []},
+             "training": {"rounds": 3, "optimizer": {"name": "SGD"}, "loss": {"name": "Focal"}}}  # fmt: skip
+    claim, tripod = checklists(record | {"study": study}, compare(draw_judgement()))
+    assert [row[0] for row in claim.rows] == [str(n) for n in range(1, 45)]
+    assert len(tripod.rows) == 52
+    told = {row[0]: row[2] for row in claim.rows}
+    assert told["44"] == "A fund"
+    assert told["25"].startswith("FedAvg, 3 rounds")
+    assert told["14"] == told["2"] == FOR_AUTHORS
+    bare = {row[0]: row[2] for row in checklists(record, compare(draw_judgement()))[0].rows}
+    assert bare["44"] == bare["25"] == FOR_AUTHORS
 
 
 def test_many_classes_have_a_curve_each(six: str) -> None:

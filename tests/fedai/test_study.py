@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,8 @@ def changed(path: tuple[Any, ...], amount: int) -> dict[str, Any] | None:
         place[path[-1]] = before + amount
     elif isinstance(before, float):
         place[path[-1]] = before + amount * 1e-6 if before < 50 else before - amount * 1e-6
+    elif before is None:
+        place[path[-1]] = 0.01 * amount
     elif path[-1] == "axis":
         place[path[-1]] = "vertical"
     elif (path[-1] == "name" and "augmentation" in path) or (path[-1] == "name" and "loss" in path):
@@ -250,3 +254,20 @@ def test_a_rule_over_two_keys_is_told_once() -> None:
     with pytest.raises(FileProblems) as caught:
         parse(yaml.safe_dump(merged(SMALL, {"rounds": {"quorum": 9}})).encode(), Study, "s.yaml")
     assert [problem.path for problem in caught.value.problems] == ["rounds.quorum"]
+
+
+def test_what_the_researchers_page_says_of_the_judgement_is_read() -> None:
+    page = (ROOT / "docs" / "researcher.md").read_text(encoding="utf-8")
+    block = re.search(r"^```yaml\n(judgement:.*?)^```", page, re.M | re.S)
+    assert block
+    study = Study.model_validate(merged(SMALL, yaml.safe_load(block[1])))
+    assert (study.judgement.net_benefit_at, study.judgement.margin) == ((0.05, 0.1, 0.2), 0.05)
+
+
+def test_a_study_without_new_keys_of_the_judgement_keeps_its_hash() -> None:
+    """Approvals are of hashes; a new release must not end them."""
+    plain = small_study()
+    assert not {"decision_thresholds", "margin"} & set(json.loads(plain.canonical())["judgement"])
+    for change in ({"margin": 0.05}, {"decision_thresholds": [0.1, 0.2]}):
+        assert small_study(judgement=change).sha256 != plain.sha256
+    assert parse_study(small_study(judgement={"margin": 0.05}).canonical()).judgement.margin == 0.05

@@ -86,8 +86,10 @@ def evil(federation: Federation) -> Iterator[Evil]:
 def readiness(study: str) -> Reply:
     return Reply(
         kind="status", task="ready", study=study,
-        arrays={"split_patients": np.array([10, 4, 4]), "split_cases": np.array([[5, 5], [2, 2], [2, 2]])},
-        metrics={**dict.fromkeys(FLOW, 18), **{f"excluded_{why}": 0 for why in EXCLUSIONS}},
+        arrays={"split_patients": np.array([10, 4, 4]), "split_cases": np.array([[5, 5], [2, 2], [2, 2]]),
+                "marks": np.zeros((4, 32), np.uint8)},
+        metrics={**dict.fromkeys(FLOW, 18), **{f"excluded_{why}": 0 for why in EXCLUSIONS},
+                 "overlapping_patients": 0},
         words=dict.fromkeys(VERSIONS, "1.0"),
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def run_of(
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteHome]:
     folder = tmp_path_factory.mktemp("hospitals")
-    return {name: make_home(folder, name, 16, first=16 * index) for index, name in enumerate(SITES)}
+    return {name: make_home(folder, name, 28, first=28 * index) for index, name in enumerate(SITES)}
 
 
 Change = Callable[[Task], Answer]
@@ -94,7 +94,7 @@ def test_a_run_of_real_sites_goes_from_readiness_to_a_comparison(
     assert (record["state"], record["reason"]) == ("finished", "")
     assert [fact["answered"] for fact in record["rounds"]] == [sorted(SITES)] * 2
     assert record["models"] == ["federated", "local:east", "local:north", "local:south"]
-    assert all(cohort["flow"]["used"] == 32 for cohort in record["cohorts"].values())
+    assert all(cohort["flow"]["used"] == 56 for cohort in record["cohorts"].values())
     judgement = Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
     cases = sum(cohort["splits"]["test"]["cases"] for cohort in record["cohorts"].values())
     told = compare(judgement).to_json()

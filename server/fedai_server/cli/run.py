@@ -89,6 +89,20 @@ def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def matrix(
+    runs: Annotated[list[str], typer.Argument(help="Ended runs, by name or folder.", metavar="RUN...")],
+    home: Home = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Where models were trained against where they are tested: AUROC at every site."""
+    from fedai.cli.compare import compare_runs, lines_of
+    from fedai.matrix import matrix_of, table_of
+
+    found = matrix_of(compare_runs(runs, home))
+    emit(found.to_json(), as_json=as_json, lines=lines_of([table_of(found)]))
+
+
+@app.command()
 def stop(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
     """Stop a run: no further round; what was saved is kept."""
     from fedai_server.home import open_home

@@ -1,0 +1,72 @@
+"""`fedai model`: a run's models, and their export."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedai.cli.output import JsonOption, emit, table
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+HERE = Path()
+RunName = Annotated[str, typer.Argument(help="An ended run, by name or folder.", metavar="RUN")]
+ModelName = Annotated[str, typer.Argument(help="federated, local:SITE, a reference, or round-0003.")]
+Home = Annotated[Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home.")]
+
+
+class Form(StrEnum):
+    """What a model is exported to."""
+
+    torchscript = "torchscript"
+
+
+@app.callback()
+def model() -> None:
+    """Models of ended runs: list, show, export."""
+
+
+@app.command("list")
+def list_models(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """The models of a run."""
+    from fedai.exports import models_of
+    from fedai.record import find_run
+
+    found = models_of(find_run(run, home))
+    rows = [(m.name, m.sha256[:12], m.facts.get("cases", ""), m.path) for m in found]
+    shown = [{"model": m.name, "sha256": m.sha256, "path": str(m.path), "manifest": m.facts} for m in found]
+    lines = table(("model", "SHA-256", "cases", "file"), rows) if rows else ["no model was saved"]
+    emit({"models": shown}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def show(run: RunName, name: ModelName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """What is known of a model: its file, its hash, what it was trained on."""
+    from fedai.exports import find_model
+    from fedai.record import find_run
+
+    found = find_model(find_run(run, home), name)
+    told: dict[str, Any] = {"model": found.name, "path": str(found.path), "sha256": found.sha256}
+    told["manifest"] = found.facts
+    lines = [f"{key}  {value}" for key, value in {**told, **found.facts}.items() if key != "manifest"]
+    emit(told, as_json=as_json, lines=lines)
+
+
+@app.command()
+def export(
+    run: RunName,
+    name: ModelName,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    to: Annotated[Form, typer.Option(help="The form of the file.")] = Form.torchscript,
+    home: Home = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for other software; it is loaded back and compared before the file is there."""
+    from fedai.exports import export_torchscript
+    from fedai.record import find_run
+
+    apart = export_torchscript(find_run(run, home), name, out)
+    told = {"model": name, "form": to.value, "file": str(out), "largest_difference": apart}
+    emit(told, as_json=as_json, lines=[f"{out}  scores differ by {apart:.1g} at most"])

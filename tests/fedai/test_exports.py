@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from studies import draw_images, small_study
+
+from fedai.checkpoint import save_checkpoint
+from fedai.cli.app import run as fedai
+from fedai.evaluation import predict
+from fedai.study import Study
+from fedai.tasks.classification import build_network
+from fedai.weights import layout_of, pack
+
+Capture = pytest.CaptureFixture[str]
+
+
+def write_run(folder: Path, study: Study) -> Path:
+    """The folder of a run of two rounds, with one site's own model and a reference."""
+    network = build_network(study)
+    layout = study.strategy.shared_layout(network)
+    for number, name in enumerate(("round-0001", "round-0002", "local-north", "ref"), start=1):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.full_like(parameter, 0.01 * number))
+        save_checkpoint(folder / name, pack(network, layout), layout, study=study.sha256, cases=number)
+    (folder / "references").mkdir()
+    (folder / "ref" / "weights.safetensors").rename(folder / "references" / "centralised.safetensors")
+    facts = {"run": folder.name, "state": "finished", "study": json.loads(study.canonical())}
+    (folder / "record.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "small-1", small_study())
+
+
+def test_a_runs_models_are_listed_the_federated_one_being_the_last_rounds(
+    folder: Path, capsys: Capture
+) -> None:
+    assert fedai(["model", "list", str(folder), "--json"]) == 0
+    models = {m["model"]: m for m in json.loads(capsys.readouterr().out)["models"]}
+    assert list(models) == ["federated", "local:north", "centralised", "round-0001", "round-0002"]
+    assert models["federated"]["sha256"] == models["round-0002"]["sha256"] != models["round-0001"]["sha256"]
+    assert models["local:north"]["manifest"]["cases"] == 3
+    assert fedai(["model", "show", str(folder), "federated"]) == 0
+    assert models["federated"]["sha256"] in capsys.readouterr().out
+
+
+def test_the_exported_file_scores_images_as_the_network_does(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "model.pt"
+    assert fedai(["model", "export", str(folder), "local:north", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-5
+    network = build_network(small_study())
+    from fedai.checkpoint import load_checkpoint
+    from fedai.weights import unpack
+
+    layout = layout_of(network)
+    unpack(load_checkpoint(folder / "local-north", layout), network, layout)
+    images, _ = draw_images(40)
+    with torch.inference_mode():
+        scores = torch.jit.load(str(out))(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(scores, predict(network, images), atol=1e-5)
+    assert scores.shape == (40, 2)
+
+
+def test_a_file_that_scores_otherwise_is_not_handed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    load = torch.jit.load
+    monkeypatch.setattr(torch.jit, "load", lambda path: lambda images: load(path)(images) + 1e-3)
+    assert fedai(["model", "export", str(folder), "federated", "--out", str(tmp_path / "model.pt")]) == 1
+    assert "0.001 off" in capsys.readouterr().err
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_a_model_that_is_not_there_or_not_whole_is_refused(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert fedai(["model", "export", str(folder), "best", "--out", str(tmp_path / "m.pt")]) == 2
+    assert "models: federated, local:north" in capsys.readouterr().err
+    study = small_study(strategy={"name": "FedBN"}, network={"normalization": "as_built"})
+    partly = write_run(tmp_path / "bn-1", study)
+    assert fedai(["model", "export", str(partly), "federated", "--out", str(tmp_path / "m.pt")]) == 2
+    assert "FedBN leaves layers at each site" in capsys.readouterr().err
