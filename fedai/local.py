@@ -26,10 +26,11 @@ MayGoOn = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Cases:
-    """A site's training cases: images uint8 [N, 1, rows, columns], labels int64 [N]."""
+    """Of a site's split: images uint8 [N, 1, rows, columns], labels int64 [N], and whose they are."""
 
     images: Images
     labels: Labels
+    patients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

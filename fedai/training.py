@@ -69,12 +69,19 @@ def train(
         raise TrainingError("no training case", hint="check the cohort: fedai site status")
     counts = [int(count) for count in np.bincount(labels, minlength=classes)]
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # dropout draws from torch's own generator
+        _seed_torch(seed)  # dropout draws from torch's own generator
         span = range(before, before + epochs)
         done = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on, bend)
     if not np.isfinite(done.loss):
         raise TrainingError("the training loss is not finite", hint="lower training.optimizer.learning_rate")
     return done
+
+
+def _seed_torch(seed: int) -> None:
+    """torch.manual_seed, which without a GPU keeps a note of every call for ever."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _run_epochs(

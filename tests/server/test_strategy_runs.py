@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fedai_site.home import SiteHome
+from fedai_site.simulated import open_homes
 from flwr.app import Error
 from hospitals import SITES, Change, at, make_hospitals, run_of
 from post_office import PostOffice
 from studies import small_study
 
 from fedai import wire
-from fedai.checkpoint import load_checkpoint, load_state
+from fedai.checkpoint import checkpoint_sha256, load_state, save_checkpoint
 from fedai.errors import OutOfTime
+from fedai.judgement import Judgement
+from fedai.simulate import simulate
 from fedai.study import Study
-from fedai.tasks.classification import build_network
 from fedai.wire import Reply, Task
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -30,20 +32,16 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteHome]:
     return make_hospitals(tmp_path_factory.mktemp("hospitals"))
 
 
-def study_of(name: str, rounds: int = 2, **more: Any) -> Study:
+def study_of(name: str, rounds: int = 2, network: str = "group", **more: Any) -> Study:
     optimizer = {"name": "SGD", "momentum": 0.0, "learning_rate": 0.05}
     return small_study(
         strategy={"name": name, **more},
         sites=list(SITES),
+        network={"normalization": network},
         training={"rounds": rounds, "optimizer": optimizer},
         rounds={"grace_s": 2, "deadline_s": 20, "waiting_s": 20},
         judgement={"local_models": False},
     )
-
-
-def weights_of(registry: Path, study: Study, number: int) -> bytes:
-    layout = study.strategy.shared_layout(build_network(study))
-    return load_checkpoint(registry / f"round-{number:04d}", layout).parameters.tobytes()
 
 
 def trained(grid: PostOffice) -> dict[str, list[int]]:
@@ -74,17 +72,24 @@ def test_scaffolds_control_variates_go_down_and_up(hospitals: dict[str, SiteHome
     assert json.loads((registry / "record.json").read_text())["state"] == "finished"
 
 
-@pytest.mark.parametrize("name", ["FedDyn", "qFedAvg", "Ditto", "FedRep"])
-def test_a_run_goes_to_its_end_and_the_same_way_twice(
+@pytest.mark.parametrize(
+    "name",
+    ["FedAvg", "FedBN", "SCAFFOLD", "FedDyn", "qFedAvg", "Ditto", "FedRep", "Cyclic"],
+)
+def test_a_simulation_over_the_same_homes_ends_with_the_same_weights_to_the_bit(
     name: str, hospitals: dict[str, SiteHome], tmp_path: Path
 ) -> None:
-    study = study_of(name)
-    ends = []
-    for number, folder in enumerate(("one", "two"), start=1):
-        _, registry, go = run_of(tmp_path / folder, at(hospitals, study, run_id=10 * number), study)
-        go()
-        ends.append(weights_of(registry, study, 2))
-    assert ends[0] == ends[1] != weights_of(registry, study, 1)
+    study = study_of(name, network="as_built")
+    _, registry, go = run_of(tmp_path, at(hospitals, study, run_id=10), study)
+    go()
+    with open_homes([home.folder for home in hospitals.values()], study, "simulation") as homes:
+        simulated = simulate(study, homes, tmp_path / "sites")
+    digest = save_checkpoint(tmp_path / "simulated", simulated.weights, simulated.layout)
+    assert digest == checkpoint_sha256(registry / "round-0002") != checkpoint_sha256(registry / "round-0001")
+    judged = Judgement.from_json(json.loads((registry / "judgement.json").read_text()))
+    for site, models in judged.scores.items():
+        histogram = models["federated"].histogram
+        assert histogram.auroc().tolist() == simulated.scores[site].tolist()
 
 
 def test_under_cyclic_each_round_is_of_the_next_site(hospitals: dict[str, SiteHome], tmp_path: Path) -> None:
