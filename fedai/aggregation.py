@@ -12,9 +12,9 @@ counters             the largest value, since an average of counts means nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from fedai.errors import FederationError
 from fedai.weights import Entry, Layout, Weights
 
 Doubles = npt.NDArray[np.float64]
+Beside = Mapping[str, npt.NDArray[Any]]
+NOTHING: Beside = {}
 MOST_CASES = 2**31
 LARGEST_TERM = 2.0**50  # value times cases; 4,096 of them fit into a sum
 FRACTION_BITS = 62
@@ -30,13 +32,18 @@ AT_ONCE = 1 << 18  # values; keeps what is needed besides the sum at a few MB
 
 
 class Gathering(Protocol):
-    """What a round folds its updates into; `update` gives the one that moves the weights."""
+    """What a round folds its updates into; `update` gives the one that moves the weights, `noted` what else
+    came of the round. `beside`: what a site sent with its update.
+    """
 
     cases: int
     sites: list[str]
 
-    def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None: ...
+    def add(
+        self, site: str, update: Weights, cases: int, steps: int = 1, beside: Beside = NOTHING
+    ) -> None: ...
     def update(self) -> Weights: ...
+    def noted(self) -> dict[str, Doubles]: ...
 
 
 def check_update(update: Weights, layout: Layout, cases: int) -> None:
@@ -129,34 +136,53 @@ class WeightedMean:
         self._parameters, self._buffers = ExactSum(sizes["parameters"]), ExactSum(sizes["buffers"])
         self._counters = np.zeros(sizes["counters"], np.int64)
         self._weights: list[float] = []
+        self._parameter_weights: list[float] = []
         self._moments = moments_of(self.layout)
 
-    def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None:
+    def add(self, site: str, update: Weights, cases: int, steps: int = 1, beside: Beside = NOTHING) -> None:
         """Fold one site's update in. Raises FederationError where it may not be averaged; the sum is then
         unchanged.
         """
+        self.admit(site, update, cases, cases)
+
+    def admit(self, site: str, update: Weights, cases: int, parameter_weight: float) -> None:
+        """Check an update and fold it in, with a weight of its own for the parameters. Raises
+        FederationError.
+        """
         check_update(update, self.layout, cases)
-        self.fold(update, cases)
+        if _largest(update.parameters) * parameter_weight > LARGEST_TERM:
+            raise FederationError(f"the update counts for as much as {parameter_weight:.1g}")
+        self.fold(update, cases, parameter_weight)
         self.cases += cases
         self.sites.append(site)
 
-    def fold(self, update: Weights, weight: float) -> None:
+    def fold(self, update: Weights, weight: float, parameter_weight: float | None = None) -> None:
         """Fold in an update that was checked, with any weight."""
-        self._parameters.add(update.parameters, weight)
+        own = weight if parameter_weight is None else parameter_weight
+        self._parameters.add(update.parameters, own)
         self._buffers.add(self._raw_moments(update.buffers), weight)
         np.maximum(self._counters, update.counters, out=self._counters)
         self._weights.append(weight)
+        self._parameter_weights.append(own)
+
+    @property
+    def parameter_weight(self) -> float:
+        """What the parameters were weighted with in all; exactly rounded, whatever the order."""
+        return math.fsum(self._parameter_weights)
 
     def update(self) -> Weights:
         """The averaged update. Raises FederationError when nothing was added."""
-        total = math.fsum(self._weights)  # exactly rounded, whatever the order
+        total = math.fsum(self._weights)
         if not total:
             raise FederationError("no update to average", hint="every site failed or was late")
         buffers = self._buffers.over(total)
         for mean, variance in self._moments:
             buffers[variance] = np.maximum(buffers[variance] - buffers[mean] ** 2, 0)
-        parameters = self._parameters.over(total).astype(np.float32)
+        parameters = self._parameters.over(self.parameter_weight).astype(np.float32)
         return Weights(parameters, buffers.astype(np.float32), self._counters.copy())
+
+    def noted(self) -> dict[str, Doubles]:
+        return {}
 
     def _raw_moments(self, buffers: npt.NDArray[np.float32]) -> Doubles:
         """Variances as mean squares, which add up."""
@@ -164,3 +190,13 @@ class WeightedMean:
         for mean, variance in self._moments:
             raw[variance] += raw[mean] ** 2
         return raw
+
+
+@dataclass
+class EqualMean(WeightedMean):
+    """Mean of the parameters in which sites count alike, of buffers by cases; `among` so many sites."""
+
+    among: int = 1
+
+    def add(self, site: str, update: Weights, cases: int, steps: int = 1, beside: Beside = NOTHING) -> None:
+        self.admit(site, update, cases, 1.0)

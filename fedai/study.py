@@ -222,6 +222,9 @@ class Study(Frozen):
         least = self.strategy.least_answers
         if self.rounds.quorum < least:
             wrong.append((("rounds", "quorum"), f"rounds.quorum: {self.strategy.name} needs {least} answers"))
+        misfit = self.strategy.misfit(self.training.optimizer)
+        if misfit:
+            wrong.append((("training", "optimizer"), misfit))
         if wrong:
             raise ValueError("; ".join(text for _, text in wrong))
         return self

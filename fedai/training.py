@@ -24,11 +24,14 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of local training: the mean loss of the last epoch, training cases, optimizer steps."""
+    """What came of local training: the mean loss of the last epoch, training cases, optimizer steps, and the
+    sum of the steps' learning rates.
+    """
 
     loss: float
     cases: int
     steps: int
+    travel: float = 0.0
 
 
 def device_of_choice() -> torch.device:
@@ -52,13 +55,13 @@ def train(
     epochs: int,
     seed: int,
     before: int = 0,
-    proximal_weight: float = 0.0,
+    bend: Callable[[], None] = lambda: None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Trained:
     """Train `network` in place on uint8 [N, 1, rows, columns] and int64 [N].
 
     `before`: epochs of the same run that were trained already, for a learning rate that falls over the run.
-    `proximal_weight`: mu of the term mu/2 |w - w0|^2 that FedProx adds to the loss; w0: the first weights.
+    `bend` may change the gradients before each step, as some strategies do.
     `may_go_on` is asked before every batch; a no raises TrainingError, as do an empty cohort and a loss
     that is not finite.
     """
@@ -66,13 +69,19 @@ def train(
         raise TrainingError("no training case", hint="check the cohort: fedai site status")
     counts = [int(count) for count in np.bincount(labels, minlength=classes)]
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # dropout draws from torch's own generator
+        _seed_torch(seed)  # dropout draws from torch's own generator
         span = range(before, before + epochs)
-        hold = _proximal_term(network, proximal_weight)
-        loss, steps = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on, hold)
-    if not np.isfinite(loss):
+        done = _run_epochs(network, images, labels, training, counts, span, seed, may_go_on, bend)
+    if not np.isfinite(done.loss):
         raise TrainingError("the training loss is not finite", hint="lower training.optimizer.learning_rate")
-    return Trained(loss, len(labels), steps)
+    return done
+
+
+def _seed_torch(seed: int) -> None:
+    """torch.manual_seed, which without a GPU keeps a note of every call for ever."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _run_epochs(
@@ -84,45 +93,29 @@ def _run_epochs(
     epochs: range,
     seed: int,
     may_go_on: Callable[[], bool],
-    hold_back: Callable[[], None],
-) -> tuple[float, int]:
-    """The loop itself; gives the mean loss of the last epoch and the number of steps."""
+    bend: Callable[[], None],
+) -> Trained:
+    """The loop itself."""
     device = device_of_choice()
     network.to(device).train()
     loss_of, optimizer = build_loss(training.loss, counts, device), _optimizer(training.optimizer, network)
     generator = torch.Generator().manual_seed(seed)
-    loss_sum, steps = torch.zeros((), device=device), 0
+    loss_sum, rates = torch.zeros((), device=device), list[float]()
     for epoch in epochs:
         loss_sum.zero_()
         batches = list(_batches(len(labels), training.batch_size, generator))
         for position, chosen in enumerate(batches):
             if not may_go_on():
                 raise TrainingError("training was stopped")
-            _set_learning_rate(optimizer, training, epoch + position / len(batches))
+            rates.append(_set_learning_rate(optimizer, training, epoch + position / len(batches)))
             batch = augment(to_input(images[chosen], device), training.augmentation, generator)
             loss = loss_of(network(batch), torch.from_numpy(labels[chosen]).to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            hold_back()
+            bend()
             optimizer.step()
             loss_sum += loss.detach() * len(chosen)
-            steps += 1
-    return float(loss_sum) / len(labels), steps
-
-
-def _proximal_term(network: nn.Module, weight: float) -> Callable[[], None]:
-    """Adds the gradient of weight/2 |w - w0|^2 to the parameters' gradients; w0 are those of now."""
-    if not weight:
-        return lambda: None
-    network.to(device_of_choice())
-    pairs = [(now, now.detach().clone()) for now in network.parameters() if now.requires_grad]
-
-    def hold_back() -> None:
-        for now, start in pairs:
-            if now.grad is not None:
-                now.grad.add_(now.detach() - start, alpha=weight)
-
-    return hold_back
+    return Trained(float(loss_sum) / len(labels), len(labels), len(rates), math.fsum(rates))
 
 
 def _optimizer(choice: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
@@ -134,13 +127,14 @@ def _optimizer(choice: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=choice.learning_rate, weight_decay=choice.weight_decay)
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, training: Training, epoch: float) -> None:
+def _set_learning_rate(optimizer: torch.optim.Optimizer, training: Training, epoch: float) -> float:
     """The study's rate, or half a cosine from it to 0 over the run (Loshchilov and Hutter, ICLR 2017)."""
     rate = training.optimizer.learning_rate
     if training.learning_rate_schedule == "cosine":
         rate *= (1 + math.cos(math.pi * min(1.0, epoch / (training.rounds * training.local_epochs)))) / 2
     for group in optimizer.param_groups:
         group["lr"] = rate
+    return rate
 
 
 def _batches(cases: int, size: int, generator: torch.Generator) -> Iterator[npt.NDArray[Any]]:

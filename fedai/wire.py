@@ -172,6 +172,7 @@ def _update_alone(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms,
 
 def _update(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
     arrays, metrics = _update_alone(task, study, layout)
+    arrays |= study.strategy.sent(layout)
     arrays["histogram"] = ("uint32", (comparisons(study), 2, BINS))
     return arrays, {**metrics, "validation_loss": float, "validation_cases": int}
 
@@ -273,6 +274,8 @@ def check_task(task: Task, study: Study, layout: Layout) -> None:
     """Refuse a task that doesn't fit the study: the server is checked too. Raises RefusedByPolicy."""
     k, problems = comparisons(study), []
     expected: ArrayForms = _weights(layout) if task.kind in ("train", "train_alone", "score") else {}
+    if task.kind == "train":
+        expected |= study.strategy.told(layout)
     if task.kind == "place":
         expected = {"histograms": ("uint32", (len(task.models), k, 2, BINS))}
     if task.kind not in REPLY_OF:

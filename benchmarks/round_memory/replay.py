@@ -25,8 +25,7 @@ from pydantic import TypeAdapter
 
 from fedai import wire
 from fedai.flower import reply_record
-from fedai.registry import AdamW
-from fedai.strategies import Rule, Strategy
+from fedai.strategies import Conditions, Rule, Strategy
 from fedai.study import Study
 from fedai.weights import Entry, Layout, Weights
 from fedai.wire import Reply, Task
@@ -103,10 +102,10 @@ def main() -> None:
     study = _study(replies, megabytes)
     task = Task("train", study.sha256, "memory-1", 1, layout=layout.to_json(), arrays=_start(layout))
     before = _peak()
-    gathered, begun = rule.gather(layout, AdamW()), time.monotonic()
+    gathered, begun = rule.gather(Conditions(layout)), time.monotonic()
 
     def fold(site: str, reply: Reply) -> None:
-        gathered.add(site, Weights.of(dict(reply.arrays)), int(reply.metrics["cases"]))
+        gathered.add(site, Weights.of(dict(reply.arrays)), int(reply.metrics["cases"]), 1, reply.arrays)
 
     post = Correspondence(Replay(study, layout, task), study, layout)
     asked = post.ask(same_task(task, study.sites), Patience(replies, 0, 86_400), fold)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 LIMIT_S = 0.5
 FEDAI = str(Path(sys.executable).with_name("fedai"))
-COMMANDS = ("", "demo", "study", "compare", "site", "site deid", "site ledger", "server", "run")
+COMMANDS = ("", "demo", "study", "simulate", "compare", "site", "site deid", "site ledger", "server", "run")
 
 
 def main(arguments: list[str] | None = None) -> int:

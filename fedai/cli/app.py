@@ -21,6 +21,7 @@ OWN_COMMANDS = {
     "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
     "report": ("fedai.cli.report:app", "Write a run's report as one HTML file."),
     "model": ("fedai.cli.model:app", "A run's models: list, show, export."),
+    "simulate": ("fedai.cli.simulate:app", "A study's rounds in one process, without a server."),
     "demo": ("fedai.cli.demo:app", "Three invented hospitals, one server, one compared model."),
 }
 ENTRY_POINT_HELP = {

@@ -6,17 +6,15 @@ once: see held.py.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fedai.aggregation import Doubles
-from fedai.registry import Optimizer
 from fedai.strategies.held import HeldUpdates, by_columns, squared_distances
 from fedai.strategies.krum import Liars, closest
-from fedai.strategies.rule import Rule
-from fedai.weights import Floats, Layout, Weights
+from fedai.strategies.rule import Conditions, Rule
+from fedai.weights import Floats, Weights
 
 
 class Bulyan(Rule):
@@ -27,8 +25,8 @@ class Bulyan(Rule):
     name: Literal["Bulyan"]
     liars: Liars = 1
 
-    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> HeldUpdates:
-        return HeldUpdates(layout, self._combine, folder, self.least_answers)
+    def gather(self, conditions: Conditions) -> HeldUpdates:
+        return HeldUpdates(conditions.layout, self._combine, conditions.folder, self.least_answers)
 
     @property
     def least_answers(self) -> int:

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from fedai.aggregation import WeightedMean
-from fedai.registry import SGD, Optimizer
-from fedai.strategies.rule import Rule
-from fedai.weights import Layout, Weights
+from fedai.aggregation import NOTHING, Beside, WeightedMean
+from fedai.registry import SGD
+from fedai.strategies.rule import Conditions, Rule
+from fedai.weights import Weights
 
 
 class FedNova(Rule):
@@ -22,8 +21,10 @@ class FedNova(Rule):
 
     name: Literal["FedNova"]
 
-    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> NormalizedMean:
-        return NormalizedMean(layout, momentum=optimizer.momentum if isinstance(optimizer, SGD) else 0.0)
+    def gather(self, conditions: Conditions) -> NormalizedMean:
+        optimizer = conditions.optimizer
+        momentum = optimizer.momentum if isinstance(optimizer, SGD) else 0.0
+        return NormalizedMean(conditions.layout, momentum=momentum)
 
 
 @dataclass
@@ -35,7 +36,7 @@ class NormalizedMean(WeightedMean):
     momentum: float = 0.0
     _lengths: list[float] = field(default_factory=list)
 
-    def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None:
+    def add(self, site: str, update: Weights, cases: int, steps: int = 1, beside: Beside = NOTHING) -> None:
         length = effective_steps(max(1, steps), self.momentum)
         normal = Weights((update.parameters / length).astype(np.float32), update.buffers, update.counters)
         super().add(site, normal, cases)

@@ -16,6 +16,11 @@ class FedPer(Rule):
     name: Literal["FedPer"]
 
     def private(self, network: torch.nn.Module) -> frozenset[str]:
-        *_, (last, _) = network.named_parameters()
-        head = last.rpartition(".")[0]
-        return frozenset(name for name in network.state_dict() if name.rpartition(".")[0] == head)
+        return head_of(network)
+
+
+def head_of(network: torch.nn.Module) -> frozenset[str]:
+    """Names of weight and bias of the layer that gives the logits."""
+    *_, (last, _) = network.named_parameters()
+    head = last.rpartition(".")[0]
+    return frozenset(name for name in network.state_dict() if name.rpartition(".")[0] == head)

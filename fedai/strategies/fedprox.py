@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedai.strategies.rule import Rule
+from fedai.strategies.rule import Arrays, Pull, Rule
 
 
 class FedProx(Rule):
@@ -18,6 +18,5 @@ class FedProx(Rule):
     name: Literal["FedProx"]
     mu: Annotated[float, Field(gt=0, le=100)] = 0.01
 
-    @property
-    def proximal_weight(self) -> float:
-        return self.mu
+    def pull(self, told: Arrays, kept: Arrays) -> Pull:
+        return Pull(toward=self.mu)

@@ -5,17 +5,15 @@ Needs all updates at once, and reads them again in each iteration: see held.py.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fedai.aggregation import Doubles, WeightedMean
-from fedai.registry import Optimizer
 from fedai.strategies.held import HeldUpdates
-from fedai.strategies.rule import Rule
-from fedai.weights import Layout, Weights
+from fedai.strategies.rule import Conditions, Rule
+from fedai.weights import Weights
 
 SMALLEST = 1e-6  # no distance counts as less: the smoothing of the paper
 
@@ -28,8 +26,8 @@ class GeometricMedian(Rule):
     name: Literal["GeometricMedian"]
     iterations: Annotated[int, Field(ge=1, le=1000)] = 20
 
-    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> HeldUpdates:
-        return HeldUpdates(layout, self._combine, folder)
+    def gather(self, conditions: Conditions) -> HeldUpdates:
+        return HeldUpdates(conditions.layout, self._combine, conditions.folder)
 
     def _combine(self, held: HeldUpdates) -> Weights:
         shares = np.full(len(held.sites), 1 / len(held.sites))

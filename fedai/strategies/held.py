@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from fedai.aggregation import Doubles, check_update
+from fedai.aggregation import NOTHING, Beside, Doubles, check_update
 from fedai.errors import FederationError
 from fedai.weights import Floats, Integers, Layout, Weights
 
@@ -43,7 +43,7 @@ class HeldUpdates:
         self._width = sizes["parameters"] + sizes["buffers"]
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  as long as this
 
-    def add(self, site: str, update: Weights, cases: int, steps: int = 1) -> None:
+    def add(self, site: str, update: Weights, cases: int, steps: int = 1, beside: Beside = NOTHING) -> None:
         """Hold one site's update. Raises FederationError where it may not be aggregated."""
         check_update(update, self.layout, cases)
         self._file.seek(4 * self._width * len(self.sites))
@@ -60,6 +60,9 @@ class HeldUpdates:
                 f"{len(self.sites)} updates; the strategy needs {self.least}", hint="raise the quorum"
             )
         return self.combine(self)
+
+    def noted(self) -> dict[str, Doubles]:
+        return {}
 
     @property
     def order(self) -> list[int]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from fedai.registry import Optimizer
 from fedai.strategies.held import HeldUpdates, by_columns
-from fedai.strategies.rule import Rule
-from fedai.weights import Floats, Layout
+from fedai.strategies.rule import Conditions, Rule
+from fedai.weights import Floats
 
 
 class Median(Rule):
@@ -18,8 +16,8 @@ class Median(Rule):
 
     name: Literal["Median"]
 
-    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> HeldUpdates:
-        return HeldUpdates(layout, lambda held: by_columns(held, median), folder)
+    def gather(self, conditions: Conditions) -> HeldUpdates:
+        return HeldUpdates(conditions.layout, lambda held: by_columns(held, median), conditions.folder)
 
 
 def median(values: Floats) -> Floats:

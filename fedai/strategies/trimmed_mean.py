@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fedai.aggregation import Doubles
-from fedai.registry import Optimizer
 from fedai.strategies.held import HeldUpdates, by_columns
-from fedai.strategies.rule import Rule
-from fedai.weights import Floats, Layout, Weights
+from fedai.strategies.rule import Conditions, Rule
+from fedai.weights import Floats, Weights
 
 
 class TrimmedMean(Rule):
@@ -23,8 +21,8 @@ class TrimmedMean(Rule):
     name: Literal["TrimmedMean"]
     trim: Annotated[int, Field(ge=1, le=499)] = 1
 
-    def gather(self, layout: Layout, optimizer: Optimizer, folder: Path | None = None) -> HeldUpdates:
-        return HeldUpdates(layout, self._combine, folder, self.least_answers)
+    def gather(self, conditions: Conditions) -> HeldUpdates:
+        return HeldUpdates(conditions.layout, self._combine, conditions.folder, self.least_answers)
 
     @property
     def least_answers(self) -> int:

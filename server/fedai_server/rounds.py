@@ -65,6 +65,15 @@ class Asked:
     refused: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def then(self, later: Asked) -> Asked:
+        """Both, where others were asked later."""
+        return Asked(
+            self.answered + later.answered,
+            self.late + later.late,
+            self.refused | later.refused,
+            self.seconds + later.seconds,
+        )
+
 
 class _Look:
     """One question for one reply, in a thread of its own.

@@ -38,7 +38,7 @@ from fedai.checkpoint import (
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.heads import Head, contradiction
 from fedai.metrics import ScoreHistogram
-from fedai.strategies import State
+from fedai.strategies import Conditions, State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
 from fedai.weights import Layout, Weights, pack
@@ -226,24 +226,25 @@ class Conduct:
         quorum.
         """
         optimizer = self.study.training.optimizer
-        updates = self.strategy.gather(self.layout, optimizer, self.registry)
+        conditions = Conditions(self.layout, optimizer, len(self.sites), self.registry)
+        updates = self.strategy.gather(conditions)
         told: dict[str, dict[str, Any]] = {}
 
         def fold(site: str, reply: Reply) -> None:
             facts = _training_facts(reply)
             steps = int(reply.metrics["steps"])
-            updates.add(site, Weights.of(dict(reply.arrays)), facts["cases"], steps)
+            updates.add(site, Weights.of(dict(reply.arrays)), facts["cases"], steps, reply.arrays)
             told[site] = facts
 
-        least = self.study.rounds.quorum
-        asked = self.ask("train", fold, least=least, round=number, arrays=self.weights.arrays())
-        if len(asked.answered) < self.study.rounds.quorum:
+        asked, least = self._ask_in_turn(number, fold)
+        if len(asked.answered) < least:
             raise OutOfTime(
-                f"round {number} closed with {len(asked.answered)} of {self.study.rounds.quorum} answers"
+                f"round {number} closed with {len(asked.answered)} of {least} answers"
                 f"{told_of('late', asked.late)}{refusals_of(asked)}",
                 hint="the checkpoint of the round before is kept",
             )
-        self.weights, self.state = self.strategy.step(self.weights, updates.update(), self.state, number)
+        known = {**self.state, **updates.noted()}
+        self.weights, self.state = self.strategy.step(self.weights, updates.update(), known, number)
         save_state(self.registry / f"round-{number:04d}", self.state)
         self.parent = self.save(
             f"round-{number:04d}",
@@ -255,6 +256,20 @@ class Conduct:
         self.runs.add(self.name, "round_closed", _round_facts(number, asked, told, self.parent))
         self._tell_state(number, asked)
         log.info("round %d closed in %.2f s by %s", number, asked.seconds, ", ".join(asked.answered))
+
+    def _ask_in_turn(self, number: int, fold: Callable[[str, Reply], None]) -> tuple[Asked, int]:
+        """Ask the first of the strategy's groups of which one site answers; gives how many had to."""
+        arrays = {**self.weights.arrays(), **self.strategy.tell(self.state, self.layout)}
+        taking_part = tuple(site for site in self.study.sites if site in self.sites)
+        before = Asked()
+        for group in self.strategy.turns(taking_part, number):
+            least = min(self.study.rounds.quorum, len(group))
+            asked = self.ask("train", fold, sites=list(group), least=least, round=number, arrays=arrays)
+            asked = before.then(asked)
+            if asked.answered:
+                break
+            before = asked
+        return asked, least
 
     def _tell_state(self, number: int, asked: Asked) -> None:
         """Running, or degraded where the last round closed without all of its sites."""

@@ -48,7 +48,7 @@ def _train(
     labels = np.concatenate([bench.labels("train") for bench in benches])
     if not len(labels):
         raise TrainingError("no training case in these homes", hint="fedai site add-data")
-    network, layout = benches[0].network, benches[0].layout
+    network, layout = benches[0].model.network, benches[0].layout
     names = [bench.home.settings.name for bench in benches]
     trained = train(
         network,

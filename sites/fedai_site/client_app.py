@@ -25,6 +25,7 @@ from fedai.errors import DataError, FedaiError, RefusedByPolicy, TrainingError
 from fedai.linking import JointCalls, Linked
 from fedai.metrics import Mean, ScoreHistogram
 from fedai.score import Score
+from fedai.site_state import ALONE, SiteState
 from fedai.study import Study
 from fedai.wire import Arrays, Metrics, Reply, Task
 from fedai_site import cache, cohort
@@ -33,7 +34,6 @@ from fedai_site.home import SiteHome
 from fedai_site.influence import Discarded, noted
 from fedai_site.marks import marks_of, seed_of_draws
 from fedai_site.permit import Permit, check_cohort
-from fedai_site.private import ALONE, PrivateLayers
 from fedai_site.replies import folder_of
 from fedai_site.tripwire import Tripwire, lay
 from fedai_site.withheld import remember, withhold
@@ -143,7 +143,7 @@ class Bench:
 
     def _answer(self, task: Task, run_id: int) -> Reply:
         kept = folder_of(self.home.runs, task, run_id)
-        self.private = PrivateLayers(kept, self.private_layout, self.first_private)
+        self.state = SiteState(kept)
         arrays, metrics = self._work(task, kept)
         kind = wire.REPLY_OF[task.kind]
         return Reply(
@@ -170,45 +170,34 @@ class Bench:
         wire.check_task(task, self.study, self.layout)
 
     @cached_property
-    def network(self) -> Any:
+    def model(self) -> Any:
+        """The study's network, and which of it is shared: fedai.local.SiteModel."""
         import torch
 
-        from fedai.tasks.classification import build_network
+        from fedai.local import SiteModel
 
         if self.home.settings.threads:
             torch.set_num_threads(self.home.settings.threads)
-        return build_network(self.study)
+        return SiteModel.of(self.study)
 
-    @cached_property
+    @property
     def layout(self) -> Any:
-        return self.study.strategy.shared_layout(self.network)
-
-    @cached_property
-    def private_layout(self) -> Any:
-        """What this study's strategy keeps at the site: nothing of it is in `layout`."""
-        return self.study.strategy.private_layout(self.network)
-
-    @cached_property
-    def first_private(self) -> Any:
-        from fedai.tasks.classification import build_network
-        from fedai.weights import pack
-
-        return pack(build_network(self.study), self.private_layout)
+        return self.model.shared
 
     def _load(self, task: Task) -> Any:
-        """Put the task's weights, and the site's own layers, into the network; gives the former."""
-        from fedai.weights import Weights, unpack
+        """Put the task's weights, and the site's own, into the network; gives the former."""
+        from fedai.weights import Weights
 
         given = Weights.of(dict(task.arrays))
-        unpack(given, self.network, self.layout)
-        unpack(self._own_layers(task), self.network, self.private_layout)
+        self.model.load(given, self._kept(task))
         return given
 
-    def _own_layers(self, task: Task) -> Any:
+    def _kept(self, task: Task) -> Arrays:
+        """What the strategy left here before the task."""
         if task.kind == "score":
             latest = self.study.training.rounds + 1
-            return self.private.alone() if task.model.startswith("local:") else self.private.before(latest)
-        return self.private.before(task.round)
+            return self.state.alone() if task.model.startswith("local:") else self.state.before(latest)
+        return self.state.before(task.round)
 
     @cached_property
     def cohort(self) -> cohort.Cohort:
@@ -285,43 +274,58 @@ class Bench:
         scores, labels = self._predict("validation"), self.labels("validation")
         self._remember("validation", self.cohort.splits["validation"])
         loss = Mean.of(cross_entropy(scores, labels))
-        pull = self.study.strategy.proximal_weight
-        arrays, metrics = self._trained(task, self.study.training.local_epochs, pull)
+        arrays, metrics = self._train_round(task)
         validation = {
             "validation_loss": loss.value if loss.weight else 0.0,
             "validation_cases": int(loss.weight),
         }
         return {**arrays, **ScoreHistogram.of(scores, labels).to_arrays()}, {**metrics, **validation}
 
+    def _train_round(self, task: Task) -> tuple[Arrays, Metrics]:
+        from fedai.local import train_round
+        from fedai.weights import Weights
+
+        done = train_round(
+            self.model,
+            Weights.of(dict(task.arrays)),
+            task.arrays,
+            self._kept(task),
+            self._training_cases(),
+            site=self.home.settings.name,
+            number=task.round,
+            may_go_on=self._still,
+        )
+        self.state.keep(done.kept, task.round)
+        return {**done.update.arrays(), **done.beside}, _told(done.trained)
+
+    def _training_cases(self) -> Any:
+        from fedai.local import Cases
+
+        return Cases(self.images("train"), self.labels("train"))
+
     def _predict(self, split: str) -> npt.NDArray[np.float64]:
         from fedai.evaluation import predict
 
-        return predict(self.network, self.images(split), may_go_on=self._still)
+        return predict(self.model.network, self.images(split), may_go_on=self._still)
 
     def _train_alone(self, task: Task) -> tuple[Arrays, Metrics]:
-        return self._trained(task, self.study.training.local_epochs * self.study.training.rounds)
-
-    def _trained(self, task: Task, epochs: int, pull: float = 0.0) -> tuple[Arrays, Metrics]:
         from fedai.training import seed_of, train
         from fedai.weights import difference, pack
 
-        start = self._load(task)
+        start, cases, training = self._load(task), self._training_cases(), self.study.training
         trained = train(
-            self.network,
-            self.images("train"),
-            self.labels("train"),
-            self.study.training,
+            self.model.network,
+            cases.images,
+            cases.labels,
+            training,
             classes=len(self.study.task.classes),
-            epochs=epochs,
-            before=max(0, task.round - 1) * self.study.training.local_epochs,
-            seed=seed_of(self.study.training.seed, self.home.settings.name, task.kind, task.round),
-            proximal_weight=pull,
+            epochs=training.local_epochs * training.rounds,
+            seed=seed_of(training.seed, self.home.settings.name, task.kind, task.round),
             may_go_on=self._still,
         )
-        if any(self.private_layout.sizes().values()):
-            self.private.keep(pack(self.network, self.private_layout), task.round or ALONE)
-        update = difference(pack(self.network, self.layout), start)
-        return update.arrays(), {"cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}
+        if self.model.keeps_layers:
+            self.state.keep(self.model.own_arrays(), ALONE)
+        return difference(pack(self.model.network, self.layout), start).arrays(), _told(trained)
 
     def _score(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
         self._load(task)
@@ -347,6 +351,10 @@ class Bench:
             arrays = {**arrays, **{f"{of}_{name}": array for name, array in linked.to_arrays().items()}}
         calls = JointCalls.of(scores, labels, patients, self.study.judgement.threshold, seed)
         return {**arrays, **calls.to_arrays(), "marks": self._marks()}, {"cases": len(labels)}
+
+
+def _told(trained: Any) -> Metrics:
+    return {"cases": trained.cases, "steps": trained.steps, "train_loss": trained.loss}
 
 
 def _scores_in(kept: Path, model: str) -> Path:

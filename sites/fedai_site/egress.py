@@ -40,15 +40,19 @@ def seal(error: BaseException) -> Sealed:
     return Sealed(code, secrets.token_hex(6))
 
 
+BOUNDED = ("parameters", "control")
 Guard = Callable[[Reply], None]
 """Looks at a reply that fits the wire, and raises RefusedByPolicy where it may not leave all the same."""
 
 
 def check_norm(reply: Reply, largest: float | None) -> None:
-    """Raise RefusedByPolicy where the L2 norm of an update's parameters is above the policy's bound."""
+    """Raise RefusedByPolicy where the L2 norm of an update's parameters, or of a control variate beside them,
+    is above the policy's bound.
+    """
     if largest is None or reply.kind != "update":
         return
-    norm = float(np.linalg.norm(reply.arrays["parameters"].astype(np.float64)))
+    bounded = [array for name, array in reply.arrays.items() if name in BOUNDED]
+    norm = max(float(np.linalg.norm(array.astype(np.float64))) for array in bounded)
     if norm > largest:
         raise RefusedByPolicy(
             f"the update's L2 norm is {norm:.4g}; the policy allows {largest:g}", reason="UPDATE_NORM"

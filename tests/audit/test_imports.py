@@ -55,6 +55,7 @@ MAY_START_PROCESSES = {
     "fedai_server.processes": {"subprocess"},
     "fedai.demo.federation": {"subprocess"},
     "fedai.demo.hospital": {"multiprocessing"},
+    "fedai.simulate": {"multiprocessing"},  # workers of a simulation, over invented sites
 }
 CODE_FROM_DATA = {
     "eval", "exec", "compile", "__import__", "import_module", "find_spec", "spec_from_file_location",
@@ -66,6 +67,7 @@ NEVER = {
 }  # fmt: skip
 UNSAFE_READERS = ("torch.load", "torch.hub", "torch.jit.load", "yaml.load", "yaml.unsafe", "yaml.full")
 MAY_LOAD_CODE = {
+    "fedai.cli.simulate": {"entry_points"},  # of the group fedai.simulation: what opens homes
     "fedai.cli.app": {"import_module", "entry_points"},  # names in its own source, and installed commands
     "fedai.registry": {"entry_points"},  # networks that this installation provides
     "fedai.tasks.classification": {"entry_points"},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fedai.errors import FederationError
-from fedai.strategies import Rule, Strategy, held
+from fedai.strategies import Conditions, Rule, Strategy, held
 from fedai.strategies.bulyan import around_median
 from fedai.strategies.geometric_median import reweighed
 from fedai.strategies.held import HeldUpdates, by_columns, squared_distances
@@ -36,7 +36,7 @@ def honest() -> dict[str, Site]:
 
 def lying(sites: dict[str, Site], factor: float) -> dict[str, Site]:
     """The same, but the first site sends its update times `factor` and claims a million cases."""
-    (first, (update, _, steps)), *rest = sites.items()
+    (first, (update, _, steps, *_)), *rest = sites.items()
     return {first: (weights((update.parameters * factor).tolist(), 1e3, 2**60), 10**6, steps), **dict(rest)}
 
 
@@ -47,7 +47,7 @@ def lying(sites: dict[str, Site], factor: float) -> dict[str, Site]:
 def test_one_liar_among_seven_moves_no_further_than_the_honest_differ(name: str, factor: float) -> None:
     sites = honest()
     found = combined(rule_of(name=name), lying(sites, factor))
-    good = np.stack([update.parameters for update, _, _ in list(sites.values())[1:]])
+    good = np.stack([update.parameters for update, *_ in list(sites.values())[1:]])
     spread = 2 * np.abs(good - good.mean(axis=0)).max()
     assert np.abs(found.parameters - good.mean(axis=0)).max() <= spread
     assert found.counters.tolist() == [0]
@@ -57,7 +57,7 @@ def test_one_liar_among_seven_moves_no_further_than_the_honest_differ(name: str,
 def test_an_average_has_no_defence(factor: float) -> None:
     sites = honest()
     found = combined(rule_of(name="FedAvg"), lying(sites, factor)).parameters
-    good = np.stack([update.parameters for update, _, _ in list(sites.values())[1:]])
+    good = np.stack([update.parameters for update, *_ in list(sites.values())[1:]])
     assert np.abs(found - good.mean(axis=0)).max() > 2 * np.abs(good - good.mean(axis=0)).max()
 
 
@@ -114,22 +114,16 @@ def test_blocks_of_any_width_make_the_same_update(drawn: list[list[float]], widt
 
 
 def test_held_updates_lie_beside_the_run_without_a_name(tmp_path: Path) -> None:
-    updates = rule_of(name="Median").gather(LAYOUT, rule_optimizer(), tmp_path)
+    updates = rule_of(name="Median").gather(Conditions(LAYOUT, folder=tmp_path))
     for name, (update, cases, steps) in TWO.items():
         updates.add(name, update, cases, steps)
     assert list(tmp_path.iterdir()) == []
     assert (updates.cases, updates.sites) == (40, ["north", "east"])
 
 
-def rule_optimizer() -> Any:
-    from fedai.registry import AdamW
-
-    return AdamW()
-
-
 @pytest.mark.parametrize("name", ["Median", "Krum"])
 def test_nan_is_refused_before_it_is_held(name: str) -> None:
-    updates = rule_of(name=name).gather(LAYOUT, rule_optimizer())
+    updates = rule_of(name=name).gather(Conditions(LAYOUT))
     with pytest.raises(FederationError, match="NaN"):
         updates.add("north", weights([1, np.nan, 0, 0, 0]), 3)
     assert updates.sites == []

@@ -39,7 +39,7 @@ def moved(rule: Rule, rounds: list[dict[str, Site]]) -> np.ndarray:
     return after(rule, START, rounds).parameters - START.parameters
 
 
-@pytest.mark.parametrize("name", ["FedAvg", "FedProx", "FedBN", "FedPer"])
+@pytest.mark.parametrize("name", ["FedAvg", "FedProx", "FedBN", "FedPer", "FedRep", "Ditto", "Cyclic"])
 def test_the_server_averages_by_cases(name: str) -> None:
     found = after(rule_of(name=name), START, [TWO])
     np.testing.assert_allclose(found.parameters - START.parameters, MEAN)
@@ -109,10 +109,29 @@ def test_three_rounds_end_where_flowers_own_end(name: str) -> None:
     np.testing.assert_allclose(found, after_flowers(kind(**theirs), START, rounds), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*PAIRS, "FedNova", "GeometricMedian"])
+@pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 3.0])
+def test_qfedavg_ends_where_flowers_own_ends(q: float) -> None:
+    losses = np.random.default_rng(3).uniform(0.2, 2, (3, 7))
+    rounds: list[dict[str, Site]] = [
+        {name: (*site[:3], {"start_loss": losses[number, place : place + 1]})
+         for place, (name, site) in enumerate(sites.items())}
+        for number, sites in enumerate(draw_rounds())
+    ]  # fmt: skip
+    optimizer = SGD(name="SGD", learning_rate=0.05)
+    found = after(rule_of(name="qFedAvg", q=q), START, rounds, optimizer).parameters
+    theirs = flower.QFedAvg(client_learning_rate=0.05, q=q, train_loss_key="start_loss")
+    np.testing.assert_allclose(found, after_flowers(theirs, START, rounds), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*PAIRS, "FedNova", "GeometricMedian", "SCAFFOLD", "FedDyn", "qFedAvg"])
 def test_no_order_of_arrival_changes_a_bit_of_any_strategy(name: str) -> None:
     rule = rule_of(name=name)
-    (sites,) = draw_rounds(rounds=1)
+    (drawn,) = draw_rounds(rounds=1)
+    rng = np.random.default_rng(1)
+    sites: dict[str, Site] = {
+        site: (*facts[:3], {"control": rng.normal(size=5).astype(np.float32), "start_loss": rng.random(1)})
+        for site, facts in drawn.items()
+    }
     turned = list(sites.items())
     random.Random(4).shuffle(turned)
     first, second = (after(rule, START, [dict(order)]) for order in (sites.items(), turned))
@@ -178,7 +197,7 @@ def test_fedbn_keeps_every_normalization_layer_and_nothing_else(network: dict[st
     else:
         study = small_study(strategy={"name": "FedBN"}, network=network)
     built = build_network(study)
-    shared, own = study.strategy.shared_layout(built), study.strategy.private_layout(built)
+    shared, own = study.strategy.shared_layout(built), study.strategy.own_layout(built)
     names = [
         {e.name for part in (la.parameters, la.buffers, la.counters) for e in part} for la in (shared, own)
     ]
@@ -197,10 +216,11 @@ def wide_study(strategy: str, network: str) -> Study:
     return study.model_copy(update={"network": made})
 
 
+@pytest.mark.parametrize("strategy", ["FedPer", "FedRep"])
 @pytest.mark.parametrize("name", ["ResNet", "DenseNet121", "EfficientNetBN", "SEResNet50"])
-def test_fedper_keeps_the_layer_that_gives_the_logits(name: str) -> None:
-    study = wide_study("FedPer", name)
-    own = study.strategy.private_layout(build_network(study))
+def test_fedper_keeps_the_layer_that_gives_the_logits(name: str, strategy: str) -> None:
+    study = wide_study(strategy, name)
+    own = study.strategy.own_layout(build_network(study))
     assert [entry.shape[0] for entry in own.parameters] == [2, 2]  # weight and bias of two classes
     assert not own.buffers
 
@@ -208,7 +228,7 @@ def test_fedper_keeps_the_layer_that_gives_the_logits(name: str) -> None:
 def test_the_layout_of_a_study_without_private_layers_is_the_whole_networks() -> None:
     network = build_network(small_study())
     assert rule_of(name="FedAvg").shared_layout(network) == layout_of(network)
-    assert not any(rule_of(name="FedAvg").private_layout(network).sizes().values())
+    assert not any(rule_of(name="FedAvg").own_layout(network).sizes().values())
     assert LAYOUT.sizes()["parameters"] == len(START.parameters)
 
 

@@ -1,11 +1,23 @@
-"""One running server for all tests of this folder that only talk to it."""
+"""One running server for all tests that only talk to it; rounds in this process that don't wait."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from fedai_server import rounds
 from federation_processes import RunningServer, make_home, start_server
+from flwr.supercore.task_identity import TaskIdentity
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poll every few milliseconds; be some run's process, as Flower's messages ask for."""
+    monkeypatch.setattr(rounds, "LOOK_AROUND_S", 0.02)
+    monkeypatch.setattr(rounds, "SHORTEST_POLL_S", 0.005)
+    monkeypatch.setattr(rounds, "LONGEST_POLL_S", 0.01)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 @pytest.fixture(scope="session")

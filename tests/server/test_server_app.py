@@ -4,23 +4,21 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from fedai_server import rounds, server_app
-from fedai_server.runs import RunDatabase
-from fedai_server.server_app import Interrupted, conduct
+from fedai_server import server_app
+from fedai_server.server_app import Interrupted
 from fedai_site.client_app import Bench
 from fedai_site.home import SiteHome
 from federation_processes import wait_for
 from flwr.app import Error
 from flwr.supercore.task_identity import TaskIdentity
-from homes import make_home
-from post_office import Answer, PostOffice, Site
+from hospitals import SITES, STUDY, Change, at, make_hospitals, run_of
+from post_office import Answer
 from replies_to import reply_to
 from studies import small_study
 
@@ -36,48 +34,13 @@ from fedai.tasks.classification import build_network
 from fedai.weights import layout_of, pack
 from fedai.wire import Task
 
-SITES = ("north", "east", "south")
 LAYOUT = layout_of(build_network(small_study()))
-STUDY = small_study(rounds={"grace_s": 2, "deadline_s": 30, "waiting_s": 30})
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Poll every few milliseconds; be some run's process, as Flower's messages ask for."""
-    monkeypatch.setattr(rounds, "LOOK_AROUND_S", 0.02)
-    monkeypatch.setattr(rounds, "SHORTEST_POLL_S", 0.005)
-    monkeypatch.setattr(rounds, "LONGEST_POLL_S", 0.01)
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-
-
-def run_of(
-    folder: Path, grid: PostOffice, study: Study = STUDY
-) -> tuple[RunDatabase, Path, Callable[[], None]]:
-    """The database, the registry's folder, and the run itself, to be called."""
-    runs = RunDatabase(folder / "runs.sqlite")
-    name = runs.plan(study)
-    registry = folder / "registry" / name
-    return runs, registry, lambda: conduct(grid, study, name, runs, registry)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteHome]:
-    folder = tmp_path_factory.mktemp("hospitals")
-    return {name: make_home(folder, name, 28, first=28 * index) for index, name in enumerate(SITES)}
-
-
-Change = Callable[[Task], Answer]
-
-
-def at(hospitals: dict[str, SiteHome], study: Study = STUDY, **instead: dict[str, Change]) -> PostOffice:
-    """Real sites; `instead` says what one of them does with a kind of task instead of its work."""
-
-    def script(name: str) -> Callable[[Task], Answer]:
-        bench, changes = Bench(hospitals[name], study, lambda: True), instead.get(name, {})
-        return lambda task: changes.get(task.kind, lambda asked: bench.answer(asked, 1))(task)
-
-    return PostOffice({name: Site(script(name)) for name in SITES})
+    return make_hospitals(tmp_path_factory.mktemp("hospitals"))
 
 
 def refused(code: str) -> Change:

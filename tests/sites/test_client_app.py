@@ -148,7 +148,7 @@ def test_an_update_is_the_change_of_the_weights(home: SiteHome) -> None:
     from fedai.weights import pack
 
     now = applied(start_weights()[1], Weights.of(dict(reply.arrays)))
-    np.testing.assert_allclose(now.parameters, pack(bench.network, LAYOUT).parameters, atol=1e-6)
+    np.testing.assert_allclose(now.parameters, pack(bench.model.network, LAYOUT).parameters, atol=1e-6)
 
 
 def test_validation_is_of_the_weights_that_came_in(home: SiteHome) -> None:
@@ -175,7 +175,7 @@ def test_a_run_of_the_tasks_teaches_the_network(home: SiteHome) -> None:
     bench = bench_at(home, study)
     from fedai.weights import pack
 
-    weights = pack(bench.network, bench.layout)
+    weights = pack(bench.model.network, bench.layout)
     facts = {"study": study.sha256, "layout": bench.layout.to_json()}
     losses = []
     for number in (1, 2, 3):

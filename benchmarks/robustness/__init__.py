@@ -1,0 +1,1 @@
+"""What sites that lie do to each strategy."""

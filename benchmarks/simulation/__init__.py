@@ -1,0 +1,1 @@
+"""What simulated sites take, in time and memory."""

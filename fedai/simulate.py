@@ -1,0 +1,189 @@
+"""A study's rounds in one process, without a server: over homes on this machine, or any number of invented
+sites.
+
+Sites compute with the functions that agents use (fedai.local), and their updates are folded as in a run
+(fedai.strategies), so the same seeds give the same weights to the bit. So do several worker processes, since
+sums are exact in any order. A site is visited and let go again: memory doesn't grow with their number.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedai.evaluation import predict
+from fedai.local import Cases, LocalRound, SiteModel, train_round
+from fedai.score import Score
+from fedai.site_state import SiteState
+from fedai.strategies import Conditions, State
+from fedai.study import Study
+from fedai.weights import Layout, Weights, pack
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Site(Protocol):
+    """A hospital as a simulation sees it."""
+
+    @property
+    def name(self) -> str: ...
+    def cases(self, split: str) -> Cases: ...
+    def may_go_on(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class RoundClosed:
+    """A round of a simulation: mean training loss over all cases, seconds."""
+
+    number: int
+    sites: int
+    train_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What came of it: the final weights, the rounds, and each site's score on its own test cases."""
+
+    layout: Layout
+    weights: Weights
+    rounds: tuple[RoundClosed, ...]
+    scores: Mapping[str, npt.NDArray[np.float64]]  # float64 [K]: AUROC by site
+    pooled: Score
+
+
+@dataclass
+class Visitor:
+    """Does at a site what its agent would. `folder` keeps what a strategy leaves at sites."""
+
+    study: Study
+    sites: Mapping[str, Site]
+    folder: Path
+    model: SiteModel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.model = SiteModel.of(self.study)
+
+    def train(self, job: tuple[str, int, Weights, Arrays]) -> tuple[str, LocalRound]:
+        name, number, weights, told = job
+        site, state = self.sites[name], SiteState(self.folder / name)
+        done = train_round(
+            self.model,
+            weights,
+            told,
+            state.before(number),
+            site.cases("train"),
+            site=name,
+            number=number,
+            may_go_on=site.may_go_on,
+        )
+        state.keep(done.kept, number)
+        return name, replace(done, kept={})
+
+    def score(self, job: tuple[str, Weights]) -> tuple[str, Score]:
+        name, weights = job
+        self.model.load(weights, SiteState(self.folder / name).before(self.study.training.rounds + 1))
+        cases = self.sites[name].cases("test")
+        scores = predict(self.model.network, cases.images, may_go_on=self.sites[name].may_go_on)
+        thresholds = (self.study.judgement.threshold, self.study.judgement.net_benefit_at)
+        return name, Score.of(scores, cases.labels, cases.patients, *thresholds)
+
+
+Tamper = Callable[[str, Weights], Weights]
+Map = Callable[[str, Iterable[Any]], Iterator[Any]]
+
+
+def simulate(
+    study: Study,
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    workers: int = 1,
+    tamper: Tamper = lambda site, update: update,
+    tell: Callable[[RoundClosed], None] = lambda closed: None,
+) -> Simulated:
+    """All rounds of the study over `sites`, then its model on their test cases.
+
+    `folder` is for what strategies keep at sites. `workers`: processes; more than one needs sites that can be
+    pickled. `tamper` may change what a site sends. Raises TrainingError, DataError, FederationError.
+    """
+    visitor = Visitor(study, {site.name: site for site in sites}, folder)
+    with _working(visitor, workers) as do:
+        weights = pack(visitor.model.network, visitor.model.shared)
+        state: State = {}
+        rounds: list[RoundClosed] = []
+        for number in range(1, study.training.rounds + 1):
+            weights, state, closed = _close(visitor, do, number, weights, state, tamper)
+            rounds.append(closed)
+            tell(closed)
+        scores = do("score", ((site.name, weights) for site in sites))
+        judged, pooled = _judge(scores)
+    return Simulated(visitor.model.shared, weights, tuple(rounds), judged, pooled)
+
+
+def _close(
+    visitor: Visitor, do: Map, number: int, weights: Weights, state: State, tamper: Tamper
+) -> tuple[Weights, State, RoundClosed]:
+    """One round, as a run closes it: a group that takes its turn, updates folded as they come, a step."""
+    started, study, layout = time.monotonic(), visitor.study, visitor.model.shared
+    names = tuple(name for name in study.sites if name in visitor.sites)
+    group = study.strategy.turns(names, number)[0]
+    updates = study.strategy.gather(Conditions(layout, study.training.optimizer, len(names)))
+    told, loss = study.strategy.tell(state, layout), 0.0
+    for name, done in do("train", ((name, number, weights, told) for name in group)):
+        trained = done.trained
+        updates.add(name, tamper(name, done.update), trained.cases, trained.steps, done.beside)
+        loss += trained.loss * trained.cases
+    weights, state = study.strategy.step(weights, updates.update(), {**state, **updates.noted()}, number)
+    closed = RoundClosed(number, len(group), loss / updates.cases, time.monotonic() - started)
+    return weights, state, closed
+
+
+def _judge(scores: Iterable[tuple[str, Score]]) -> tuple[dict[str, npt.NDArray[np.float64]], Score]:
+    """AUROC of each site, and all scores together; added up as they come."""
+    by_site: dict[str, npt.NDArray[np.float64]] = {}
+
+    def noted() -> Iterator[Score]:
+        for name, score in scores:
+            by_site[name] = score.histogram.auroc()
+            yield score
+
+    pooled = functools.reduce(operator.add, noted())
+    return by_site, pooled
+
+
+@contextmanager
+def _working(visitor: Visitor, workers: int) -> Iterator[Map]:
+    """A map over jobs by the name of the visitor's method: in this process, or in several."""
+    if workers == 1:
+        yield lambda what, jobs: map(getattr(visitor, what), jobs)
+        return
+    facts = (visitor.study, dict(visitor.sites), visitor.folder)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_begin, initargs=facts) as pool:
+        yield lambda what, jobs: pool.imap_unordered(_do, ((what, job) for job in jobs))
+
+
+_visitors: list[Visitor] = []  # of a worker process: its only one
+
+
+def _begin(study: Study, sites: Mapping[str, Site], folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _visitors.append(Visitor(study, sites, folder))
+
+
+def _do(job: tuple[str, Any]) -> Any:
+    what, facts = job
+    return getattr(_visitors[0], what)(facts)
