@@ -66,6 +66,8 @@ NEVER = {
     "code", "codeop", "ctypes", "cffi", "pty",
 }  # fmt: skip
 UNSAFE_READERS = ("torch.load", "torch.hub", "torch.jit.load", "yaml.load", "yaml.unsafe", "yaml.full")
+WRITTEN_JUST_BEFORE = ["torch.jit.load(str(partial))(samples)", "torch.jit.load(str(partial))"]
+"""An export is loaded back to compare it, from the file that the line before wrote."""
 MAY_LOAD_CODE = {
     "fedai.cli.simulate": {"entry_points"},  # of the group fedai.simulation: what opens homes
     "fedai.cli.app": {"import_module", "entry_points"},  # names in its own source, and installed commands
@@ -200,7 +202,8 @@ def test_files_are_read_in_ways_that_run_nothing() -> None:
             loads_array = name in ("np.load", "numpy.load") and options.get("allow_pickle") != "False"
             if loads_array or name.startswith(UNSAFE_READERS):
                 bad.append((module, ast.unparse(call)))
-    assert bad == []
+    assert [call for module, call in bad if module == "fedai.exports"] == WRITTEN_JUST_BEFORE
+    assert [found for found in bad if found[0] != "fedai.exports"] == []
 
 
 @pytest.mark.parametrize(
