@@ -122,7 +122,10 @@ def test_lines_cut_off_at_the_end_leave_a_whole_chain() -> None:
     assert broken_line(WHOLE[:-1]) == 0
 
 
-@pytest.mark.parametrize("end", [WHOLE[-1][:-1], WHOLE[-1][:40], b"\n", b"{}\n", b"[]\n", b'{"seq": 9}\n'])
+ENDS = [WHOLE[-1][:-1], WHOLE[-1][:40], b"\n", b"{}\n", b"[]\n", b'{"seq": 9}\n']
+
+
+@pytest.mark.parametrize("end", ENDS, ids=map(str, range(len(ENDS))))
 def test_nothing_is_appended_to_a_torn_or_changed_last_line(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(b"".join(WHOLE[:-1]) + end)
