@@ -613,6 +613,27 @@ if __name__ == "__main__":
 """
 
 
+def test_a_worker_that_is_still_starting_ends_too_when_its_run_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "forever.py"
+    script.write_text(f"import time\nif __name__ != '__main__':\n    time.sleep(2)\n{FOREVER}")
+    run_of_it = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (workers := starting(run_of_it.pid)) and time.monotonic() < end:
+        time.sleep(0.005)
+    run_of_it.kill()
+    run_of_it.wait()
+    assert workers
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def starting(run_of_it: int) -> list[int]:
+    """The workers of a run, from the moment on at which they exist."""
+    children = Path(f"/proc/{run_of_it}/task/{run_of_it}/children").read_text().split()
+    return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
 def test_workers_end_when_their_run_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "forever.py"
     script.write_text(FOREVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -85,7 +86,8 @@ def _one_by_one(
 @contextmanager
 def _executor(engine: str, processes: int) -> Iterator[Executor]:
     if engine == "processes":
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_quietly) as pool:
+        context, parent = get_context("spawn"), (os.getpid(),)
+        with ProcessPoolExecutor(processes, context, initializer=_quietly, initargs=parent) as pool:
             yield pool
     elif engine == "dask":
         with _dask(processes) as client:
@@ -97,9 +99,8 @@ def _executor(engine: str, processes: int) -> Iterator[Executor]:
         raise ConfigError(f"there is no engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
 
 
-def _quietly() -> None:
+def _quietly(parent: int) -> None:
     """A worker: Ctrl-C is its parent's business, one thread, a bound on memory; it ends with its parent."""
-    import os
     import resource
     import signal
     import threading
@@ -108,12 +109,11 @@ def _quietly() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
     """A pool's workers hold its pipes open for each other, so nothing else would tell them."""
-    import os
     import time
 
     while os.getppid() == parent:
@@ -127,8 +127,6 @@ def _dask(processes: int) -> Any:
         from distributed import Client
     except ImportError:
         raise ConfigError("dask is not installed", hint="pip install 'fedai-radiology[dask]'") from None
-    import os
-
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     return (
         Client(address)
@@ -141,8 +139,6 @@ class _RayExecutor(Executor):
     """Ray's tasks as futures; the cluster is the one that RAY_ADDRESS names, or this machine."""
 
     def __init__(self) -> None:
-        import os
-
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports to its makers
         try:
             import ray
