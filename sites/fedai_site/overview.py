@@ -13,6 +13,7 @@ from fedai_site import approvals
 from fedai_site.catalogue import Catalogue
 from fedai_site.cohort import select
 from fedai_site.home import SiteHome, fingerprints
+from fedai_site.inbox import INBOX, what_waits
 from fedai_site.ledger import Ledger
 
 
@@ -26,6 +27,7 @@ def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:
     }
     with Catalogue(home.catalogue) as catalogue:
         facts["files"] = dict(sorted(catalogue.states().items()))
+    facts["inbox"] = what_waits(home.folder / INBOX)[0]
     facts["approvals"] = [vars(approval) for approval in approvals.approvals(home.approvals)]
     last = Ledger(home.ledger).last()
     facts["ledger"] = {"lines": last["seq"] if last else 0, "head": last["hash"] if last else ""}
@@ -74,6 +76,7 @@ def overview_lines(facts: dict[str, Any]) -> list[str]:
         ("ca.pem", facts["ca_fingerprint"] or "unreadable"),
         ("agent", f"{agent['state']}  {agent.get('text', '')}  {agent.get('at', '')}".rstrip()),
         ("files", ", ".join(f"{count} {state}" for state, count in facts["files"].items()) or "none yet"),
+        *((("inbox", f"{facts['inbox']} originals"),) if facts["inbox"] else ()),
         ("ledger", f"{facts['ledger']['lines']} lines"),
         *(("approved", _approved(approval)) for approval in facts["approvals"]),
     ]

@@ -28,6 +28,8 @@ from fedai_site import inbox
 from fedai_site.adding import add_inbox
 from fedai_site.catalogue import Catalogue
 from fedai_site.deidentify import create_secret
+from fedai_site.home import open_home
+from fedai_site.overview import overview
 from fedai_site.pacs import Receiver
 from pydantic import ValidationError
 from pydicom import dcmread
@@ -122,6 +124,7 @@ def test_what_is_pushed_is_in_the_inbox_and_then_in_the_catalogue(home: Path, tm
         receiver.waits_for("6 received, 0 refused")
         said = receiver.said()
     assert len(list(inbox.waiting(home / "inbox"))) == 5
+    assert overview(open_home(home))["inbox"] == 5
     added = add_inbox(home, None)
     assert (added.found, added.written) == (5, 5)
     assert list(inbox.waiting(home / "inbox")) == []
