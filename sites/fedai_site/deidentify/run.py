@@ -119,7 +119,7 @@ def run(
 ) -> Ran:
     """Clean every file of a source, else of the job's folder; one file's fault only quarantines that file.
 
-    Memory doesn't grow with the number of files. A file is known by its absolute path, however it was given.
+    No list of the files is kept in memory. A file is known by its absolute path, however it was given.
     `restart`: first take back all clean files of earlier runs.
 
     Raises ConfigError for wrong settings, DataError when the disk is full.
