@@ -2,6 +2,10 @@
 
 `Linked` depends on the histograms that placements are made in (the pooled ones, or the site's own), so only
 those made in the same ones may be added; `JointCalls` doesn't.
+
+What a server that lies about the other sites can make of the former is told in `placements`: here it gets,
+for each model, sums of squares for two more functions of the score that follow from the pool it made up
+(influence on the average precision, residuals of calibration).
 """
 
 from __future__ import annotations

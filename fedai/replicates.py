@@ -10,6 +10,9 @@ the columns of D G are independent normal vectors with covariance D Dᵀ. Whoeve
 products that a site sends anyway) could draw such columns without the site. Of all rows that the same weights
 were drawn for (placements, calls; of two runs on the same cases) they reveal the products with each other,
 as if they had been linked in one answer.
+
+That the weights stay unknown rests on the key and on Philox, a generator for simulations: nobody is known to
+find its key from its numbers, still less from sums of them, but it was not made as a cipher.
 """
 
 from __future__ import annotations

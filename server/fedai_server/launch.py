@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -86,5 +88,14 @@ def put_references(folder: Path, checkpoints: list[tuple[str, Path]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in checkpoints:
         shutil.copyfile(path, folder / f"{name}.safetensors")
-        if (manifest := path.parent / "manifest.json").is_file():
+        if _is_of(manifest := path.parent / "manifest.json", path):
             shutil.copyfile(manifest, folder / f"{name}.manifest.json")
+
+
+def _is_of(manifest: Path, weights: Path) -> bool:
+    """Whether there is a manifest of fedai's that speaks of these very weights."""
+    try:
+        told = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return bool(told == hashlib.sha256(weights.read_bytes()).hexdigest())

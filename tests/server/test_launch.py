@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from fedai_server import launch as module
 from fedai_server.control import Control
-from fedai_server.launch import halt, launch
+from fedai_server.launch import halt, launch, put_references
 from fedai_server.runs import RunDatabase
 from federation_processes import RunningServer, make_home, make_site_key
 from studies import small_study
@@ -78,6 +80,19 @@ def test_a_reference_is_a_name_and_a_file(text: str, checkpoint: Path, tmp_path:
 def test_two_references_of_one_name_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="named twice: x"):
         launch(make_home(tmp_path / "home"), small_study(), [f"x={checkpoint}", f"x={checkpoint}"])
+
+
+def test_a_manifest_goes_with_the_weights_that_it_speaks_of_and_with_no_others(tmp_path: Path) -> None:
+    weights = tmp_path / "made" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    own = json.dumps({"sha256": hashlib.sha256(b"weights").hexdigest(), "split_plan": "x/0/0.1/0.2"})
+    told = {own: True, '{"sha256": "00"}': False, "[]": False, "\x00": False}
+    for number, (text, goes) in enumerate(told.items()):
+        (weights.parent / "manifest.json").write_text(text)
+        put_references(tmp_path / str(number), [("other", weights)])
+        kept = {path.name for path in (tmp_path / str(number)).iterdir()}
+        assert kept == {"other.safetensors"} | ({"other.manifest.json"} if goes else set())
 
 
 def test_a_server_that_is_not_there_starts_nothing(tmp_path: Path) -> None:

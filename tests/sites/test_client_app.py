@@ -243,7 +243,7 @@ def test_the_homes_threads_are_used(tmp_path: Path) -> None:
     limited = SiteHome(home.folder, home.settings.model_copy(update={"threads": 1}))
     before = torch.get_num_threads()
     try:
-        assert bench_at(limited).network is not None
+        assert bench_at(limited).model.network is not None
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
