@@ -65,6 +65,8 @@ HEARTBEAT_PAUSE_S = HEARTBEAT_DEFAULT_INTERVAL / 3
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 1.0  # for what the server is still receiving; Flower: 1 and 10
 RUN_OVER = (ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, ApiErrorCode.FLEET_GET_RUN_FAILED)
 LOST = (httpx.RequestError, ObjectPullError, ObjectPushError)
+NO_TLS = ("WRONG_VERSION", "record layer", "UNSUPPORTED_PROTOCOL", "UNKNOWN_PROTOCOL", "PROTOCOL_VERSION")
+"""In what OpenSSL says of another protocol; a line that breaks in a handshake says "SSL" and EOF."""
 GARBLED = (ValueError, LookupError, TypeError, DecodeError)  # an answer that isn't Flower's
 
 
@@ -320,7 +322,7 @@ def _loss(error: Exception) -> FederationError:
             "the server's certificate is not signed by this site's ca.pem, or is for another name",
             hint="compare the fingerprint of ca.pem with the coordinator's by telephone",
         )
-    if "SSL" in text or "record layer" in text or "WRONG_VERSION" in text:
+    if any(sign in text for sign in NO_TLS):
         return WrongServer(
             "what answers there doesn't speak TLS as it should", hint="check server.address in site.yaml"
         )

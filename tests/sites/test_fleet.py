@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from fedai_site import fleet
-from fedai_site.fleet import Envelope, Fleet, Parcel, Unreachable, pack
+from fedai_site.fleet import Envelope, Fleet, Parcel, Unreachable, WrongServer, pack
+from federation_processes import make_home as make_server_home
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -131,3 +136,46 @@ def test_what_is_no_message_is_refused(content: bytes) -> None:
     objects = {**parcel.objects, parcel.tree.object_id: content}
     with pytest.raises(RefusedByPolicy):
         fleet_at(serving(objects)).fetch(Envelope(parcel.message, parcel.tree), 10**7)
+
+
+@contextmanager
+def answering(how: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of something that takes a client's first bytes and then does `how`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            near, _ = listener.accept()
+            with near:
+                near.recv(1 << 14)
+                how(near)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def hang_up(near: socket.socket) -> None:
+    near.shutdown(socket.SHUT_RDWR)
+
+
+def reset(near: socket.socket) -> None:
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("how", [hang_up, reset])
+def test_a_line_that_breaks_in_the_handshake_can_be_tried_again(
+    how: Callable[[socket.socket], None], tmp_path: Path
+) -> None:
+    """An agent that took this for another server would end, and stay away until somebody starts it."""
+    authority = make_server_home(tmp_path / "server").authority
+    with answering(how) as address, pytest.raises(Unreachable):
+        fleet.probe(address, authority)
+
+
+def test_what_speaks_no_tls_is_another_server(tmp_path: Path) -> None:
+    authority = make_server_home(tmp_path / "server").authority
+    plain = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
+    with (
+        answering(lambda near: near.sendall(plain)) as address,
+        pytest.raises(WrongServer, match="speak TLS"),
+    ):
+        fleet.probe(address, authority)
