@@ -5,7 +5,7 @@ OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Side by side, as tests/conftest.py groups them.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast faults check format clean
 

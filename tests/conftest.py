@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,16 +15,25 @@ if TYPE_CHECKING:
     from federation_sites import Federation
 
 
-SHARED = "federation"
+SHARED = re.compile(r"\b(federation: Federation|whole_run|misbehaving)\b")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side, one process has the running federation and all tests of it; other files go as a whole."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = SHARED if SHARED in names else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "federation" if _shares(config.rootpath / file) else file
+
+    return Scheduler(config, log)
+
+
+@cache
+def _shares(file: Path) -> bool:
+    return file.parent.name != "faults" and SHARED.search(file.read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture(scope="session")
