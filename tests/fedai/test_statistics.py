@@ -92,10 +92,10 @@ def test_sites_together_give_the_covariance_of_the_pooled_rows(seed: int) -> Non
         [p for c in sites.values() for p in c.patients],
     )
     np.testing.assert_allclose(
-        auroc_covariance(judgement.pooled), auroc_covariance(sums_of(rows)), rtol=1e-9, atol=1e-15
+        auroc_covariance(judgement.pooled.placements), auroc_covariance(sums_of(rows)), rtol=1e-9, atol=1e-15
     )
     for i, model in enumerate(SKILL):
-        np.testing.assert_allclose(judgement.pooled.auroc()[i], judgement.merged(model).histogram.auroc())
+        np.testing.assert_allclose(judgement.pooled.placements.auroc()[i], judgement.merged(model).histogram.auroc())
 
 
 @settings(max_examples=20, deadline=None)
