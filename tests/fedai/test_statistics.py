@@ -95,7 +95,9 @@ def test_sites_together_give_the_covariance_of_the_pooled_rows(seed: int) -> Non
         auroc_covariance(judgement.pooled.placements), auroc_covariance(sums_of(rows)), rtol=1e-9, atol=1e-15
     )
     for i, model in enumerate(SKILL):
-        np.testing.assert_allclose(judgement.pooled.placements.auroc()[i], judgement.merged(model).histogram.auroc())
+        np.testing.assert_allclose(
+            judgement.pooled.placements.auroc()[i], judgement.merged(model).histogram.auroc()
+        )
 
 
 @settings(max_examples=20, deadline=None)
