@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedai.errors import DataError
+from fedai.study import Study
 
 FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
 
@@ -22,7 +23,7 @@ FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
 def study(**changes: Any) -> Any:
     """The few fields that a cohort depends on."""
     values = {"classes": ("normal", "nodule"), "modality": (), "name": "cxr", "seed": 1} | changes
-    return SimpleNamespace(
+    fields = SimpleNamespace(
         name=values["name"],
         sites=("north",),
         data_use=values.get("data_use"),
@@ -30,6 +31,8 @@ def study(**changes: Any) -> Any:
         cohort=SimpleNamespace(modality=values["modality"], minimum_patients=1),
         split=SimpleNamespace(validation=0.25, test=0.25, seed=values["seed"]),
     )
+    fields.split_plan = Study.split_plan.fget(fields)  # type: ignore[attr-defined]
+    return fields
 
 
 def add(home: Path, folder: Path, patients: range) -> None:
