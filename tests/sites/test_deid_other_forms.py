@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from dicom_files import SECRET, encode, parse, radiograph
-from fedai_site.deidentify import Deidentifier, write
+from fedai_site.deidentify import Deidentifier, bulk, write
 from fedai_site.deidentify.profile import load_profile
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -178,3 +180,14 @@ def test_a_birth_date_goes_from_text_though_dates_or_names_of_institutions_stay(
     image = radiograph(**PATIENT, **{name: text})
     after = clean(image, "basic+full-dates+descriptors+institution")
     assert "55" not in str(after.get(name, ""))
+
+
+@pytest.mark.parametrize("text", ["홍길순아", "Łódź żółć", "山田太郎太郎"])
+def test_binary_numbers_that_are_a_text_in_utf_8_are_no_numbers(text: str) -> None:
+    raw = text.encode()
+    assert bulk.is_text(raw + b" " * (-len(raw) % 8), "FD", True)
+
+
+@given(st.lists(st.floats(1e-6, 1e6) | st.floats(-1e6, -1e-6) | st.just(0.0), min_size=1, max_size=2))
+def test_measured_numbers_are_not_taken_for_text(numbers: list[float]) -> None:
+    assert not bulk.is_text(struct.pack(f"<{len(numbers)}d", *numbers), "FD", True)

@@ -22,7 +22,7 @@ STUDY = small_study()
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[SiteHome]:
     folder = tmp_path_factory.mktemp("homes")
-    return [make_home(folder, name, 16, first=16 * place) for place, name in enumerate(("north", "east"))]
+    return [make_home(folder, name, 28, first=28 * place) for place, name in enumerate(("north", "east"))]
 
 
 def test_the_command_trains_over_homes_and_each_notes_whom_it_used(

@@ -76,17 +76,34 @@ def is_text(raw: bytes, vr: str, little: bool) -> bool:
         return False
     if TEXT.fullmatch(raw) is not None and len(set(raw)) > FEW:
         return True
+    if _is_utf8_text(raw, vr, little):
+        return True
     if vr == "FD" and any(_is_spelt(raw[at : at + 8], little) for at in range(0, len(raw), 8)):
         return True
     longest = next(letters for size, letters in LONGEST_RUNS if len(raw) <= size)
     return any(len(run) >= longest and len(set(run)) > FEW for run in TEXT_RUN.findall(raw))
 
 
+def _is_utf8_text(raw: bytes, vr: str, little: bool) -> bool:
+    """Letters beyond ASCII that are whole UTF-8, and of doubles some that nobody measures: not by chance."""
+    try:
+        text = raw.rstrip(b" \0").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if text.isascii() or not text.isprintable() or not any(letter.isalpha() for letter in text):
+        return False
+    if vr == "FD":
+        return not all(_is_measured(raw[at : at + 8], little) for at in range(0, len(raw), 8))
+    return len(raw) >= LONGEST_RUNS[0][1]
+
+
+def _is_measured(raw: bytes, little: bool) -> bool:
+    number = abs(struct.unpack("<>"[not little] + "d", raw)[0])
+    return number == 0 or MEASURED[0] <= number <= MEASURED[1]
+
+
 def _is_spelt(raw: bytes, little: bool) -> bool:
-    return (
-        MAIL.fullmatch(raw) is not None
-        and not MEASURED[0] <= abs(struct.unpack("<>"[not little] + "d", raw)[0]) <= MEASURED[1]
-    )
+    return MAIL.fullmatch(raw) is not None and not _is_measured(raw, little)
 
 
 def _is_word(run: bytes, shortest: int) -> bool:
