@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 SHARED = re.compile(r"\b(federation: Federation|whole_run|misbehaving)\b")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The walkthrough first: it is the longest single test, and nothing waits for it then."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side, one process has the running federation and all tests of it; other files go as a whole."""

@@ -143,8 +143,14 @@ def server_stopped_and_started(shaken: Shaken, run: str) -> None:
     shaken.start_server()
 
 
-QUICK: tuple[Fault, ...] = (conductor_killed, everything_killed)
-SLOW: tuple[Fault, ...] = (agent_killed, superexec_killed, superlink_killed, server_stopped_and_started)
+QUICK: tuple[Fault, ...] = (everything_killed,)
+SLOW: tuple[Fault, ...] = (
+    agent_killed,
+    conductor_killed,
+    superexec_killed,
+    superlink_killed,
+    server_stopped_and_started,
+)
 
 
 @pytest.mark.parametrize(

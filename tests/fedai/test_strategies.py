@@ -109,7 +109,7 @@ def test_three_rounds_end_where_flowers_own_end(name: str) -> None:
     np.testing.assert_allclose(found, after_flowers(kind(**theirs), START, rounds), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("q", [0.0, 3.0])
 def test_qfedavg_ends_where_flowers_own_ends(q: float) -> None:
     losses = np.random.default_rng(3).uniform(0.2, 2, (3, 7))
     rounds: list[dict[str, Site]] = [
