@@ -98,7 +98,7 @@ def _is_utf8_text(raw: bytes, vr: str, little: bool) -> bool:
 
 
 def _is_measured(raw: bytes, little: bool) -> bool:
-    number = abs(struct.unpack("<>"[not little] + "d", raw)[0])
+    number = abs(float(struct.unpack("<>"[not little] + "d", raw)[0]))
     return number == 0 or MEASURED[0] <= number <= MEASURED[1]
 
 
