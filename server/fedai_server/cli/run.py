@@ -24,6 +24,7 @@ app = typer.Typer(
 Home = Annotated[Path, typer.Option("--home", envvar="FEDAI_SERVER_HOME", help="The server's home folder.")]
 HERE = Path()
 LINES = {
+    "ledger_head": "the ledger of {site} contradicts what it told before: {contradiction}",
     "begun": "begun",
     "continued": "its process at the server was gone; it goes on after round {after}",
     "trained_alone": "{site} has trained its own model",
@@ -173,7 +174,8 @@ def _news(home: Path, name: str) -> Iterator[str]:
     while True:
         run = runs.get(name)
         for number, kind, fact in runs.facts(name, after=seen):
-            yield f"{name}: {_line(kind, fact)}"
+            if kind != "ledger_head" or fact["contradiction"]:
+                yield f"{name}: {_line(kind, fact)}"
             seen = number
         if (run.state, run.reason) != told:
             told = (run.state, run.reason)
