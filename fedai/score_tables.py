@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedai.results import HARTUNG_KNAPP, Measure, aurocs_json, back, effects_json, listed, worst, worst_json
+from fedai.results import Measure, aurocs_json, effects_json, listed, worst, worst_json
 from fedai.score_comparison import (
     Counts,
     ModelScores,
@@ -13,7 +13,17 @@ from fedai.score_comparison import (
     ScoreComparison,
     as_measures,
 )
-from fedai.tables import MINUS, UNIT, Table, number, signed, signed_range, spell, spell_p, spell_range
+from fedai.tables import (
+    MINUS,
+    UNIT,
+    Table,
+    number,
+    signed,
+    signed_range,
+    spell,
+    spell_p,
+    table_across,
+)
 
 Json = dict[str, Any]
 
@@ -102,7 +112,7 @@ def tables(comparison: ScoreComparison) -> list[Table]:
     """What `fedai compare --scores` prints: models, sites, sites taken together, differences."""
     made = [_table_of_models(comparison), _table_of_sites(comparison)]
     if any(model.across for model in comparison.models):
-        made.append(_table_across(comparison))
+        made.append(table_across(comparison.models, note=""))
     if comparison.pairs:
         made.append(_table_of_pairs(comparison))
     if comparison.margin is not None and comparison.pairs:
@@ -160,23 +170,6 @@ def _table_of_sites(comparison: ScoreComparison) -> Table:
 def _worst_of(model: ModelScores) -> str:
     found = worst(model.sites)
     return f"{found[0]}: {number(found[1].value)}" if found else "–"
-
-
-def _table_across(comparison: ScoreComparison) -> Table:
-    rows = []
-    for model in comparison.models:
-        if model.across:
-            estimate, ci95, predicted = back(model.across)
-            told = spell_range(predicted) if predicted else "–"
-            effects = (
-                str(model.across.sites),
-                spell(Measure(estimate, ci95)),
-                told,
-                f"{model.across.i2:.0%}",
-            )
-            rows.append((model.name, *effects, ", ".join(model.left_out) or "none"))
-    header = ("Model", "Sites", "AUROC (95% CI)", "A further hospital (95%)", "I²", "Left out")
-    return Table(f"Sites as a sample of hospitals: {HARTUNG_KNAPP}", header, tuple(rows))
 
 
 def _table_of_pairs(comparison: ScoreComparison) -> Table:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
+from fedai.meta_analysis import RandomEffects
 from fedai.results import FEWEST, HARTUNG_KNAPP, POOLED, Comparison, Difference, Measure, back
 from fedai.statistics import Interval
 
@@ -31,7 +33,7 @@ def tables(comparison: Comparison, name: Callable[[str], str] = str) -> list[Tab
     made = results_tables(comparison, name)
     made.append(_table_of_sites(comparison, name))
     if any(model.across for model in comparison.models):
-        made.append(table_across(comparison, name))
+        made.append(table_across(comparison.models, name))
     made.append(_table_of_differences(comparison, name))
     return [*made, table_of_calls(comparison, name)] if comparison.calls else made
 
@@ -73,10 +75,28 @@ def _table_of_calibration(comparison: Comparison, name: Callable[[str], str]) ->
     return Table("Calibration, all sites together", (*header, *more), tuple(rows), note)
 
 
-def table_across(comparison: Comparison, name: Callable[[str], str]) -> Table:
+TRAINED_THERE = (
+    "The models were trained at these sites, so a further hospital may do worse than is expected here."
+)
+
+
+class _Sampled(Protocol):
+    """A model with random effects over sites, of runs or of score files."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def across(self) -> RandomEffects | None: ...
+    @property
+    def left_out(self) -> Iterable[str]: ...
+
+
+def table_across(
+    models: Iterable[_Sampled], name: Callable[[str], str] = str, note: str = TRAINED_THERE
+) -> Table:
     """Sites taken as a sample of hospitals."""
     rows = []
-    for model in comparison.models:
+    for model in models:
         if model.across:
             estimate, ci95, predicted = back(model.across)
             told = spell_range(predicted) if predicted else "–"
@@ -88,7 +108,6 @@ def table_across(comparison: Comparison, name: Callable[[str], str]) -> Table:
             )
             rows.append((name(model.name), *numbers, ", ".join(model.left_out) or "none"))
     header = ("Model", "Sites", "AUROC (95% CI)", "A further hospital (95%)", "I²", "Left out")
-    note = "The models were trained at these sites, so a further hospital may do worse than is expected here."
     return Table(f"Sites as a sample of hospitals: {HARTUNG_KNAPP}", header, tuple(rows), note)
 
 

@@ -69,6 +69,8 @@ class Bench:
     may_go_on: Callable[[], bool]
     permit: Permit = field(default_factory=Permit)
     rights: str = ""
+    _wanted: dict[str, tuple[cohort.Case, ...]] = field(default_factory=dict, init=False, repr=False)
+    """By split, before what may not be told of was left out."""
 
     def answer(self, task: Task, run_id: int) -> Reply:
         """Do what the task asks, for Flower's run `run_id`; which cases that uses is noted first.
@@ -128,15 +130,14 @@ class Bench:
         required = self.home.settings.consent_required
         found = cohort.select(self.home.folder, self.study, consent_required=required)
         told = {split: self._tellable(split, found.splits[split]) for split in ("validation", "test")}
-        self.__dict__["_wanted"] = found.splits
+        self._wanted = found.splits
         return replace(found, splits={**found.splits, **told})
 
     def _tellable(self, split: str, cases: tuple[cohort.Case, ...]) -> tuple[cohort.Case, ...]:
         return withhold(self.home.catalogue, split, cases, self.permit.minimum_cell)
 
     def _remember(self, split: str, told: tuple[cohort.Case, ...]) -> None:
-        wanted = self.__dict__["_wanted"][split]
-        remember(self.home.catalogue, split, wanted, told, self.permit.minimum_cell)
+        remember(self.home.catalogue, split, self._wanted[split], told, self.permit.minimum_cell)
 
     def _still(self) -> bool:
         return self.may_go_on() and self.is_current()

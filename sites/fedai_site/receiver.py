@@ -89,7 +89,7 @@ def receive(home: Path, settings: Receiver, stop: threading.Event, tell: Tell) -
     context = _tls(home, settings.tls) if settings.tls else None
     with (folder / ".receiver.lock").open("w") as lock:
         _be_alone(lock, folder)
-        _be_quiet(folder)
+        _be_quiet(folder, tell)
         store = _Store(folder, tell)
         handlers = [
             (evt.EVT_C_STORE, store.store), (evt.EVT_ACCEPTED, store.begin), (evt.EVT_RELEASED, store.end),
@@ -119,8 +119,10 @@ def _be_alone(lock: Any, folder: Path) -> None:
         part.unlink()
 
 
-def _be_quiet(folder: Path) -> None:
-    """Objects are received into the inbox, none larger than is read; nothing that was sent is logged."""
+def _be_quiet(folder: Path, tell: Tell) -> None:
+    """Objects are received into the inbox, none larger than is read; nothing that was sent is logged: of what
+    ends a connection's thread the kind is told, for what a peer sent may stand in the text.
+    """
     from pynetdicom import _config
 
     _config.STORE_RECV_CHUNKED_DATASET = True
@@ -129,7 +131,7 @@ def _be_quiet(folder: Path) -> None:
         resource.setrlimit(what, (limit, resource.getrlimit(what)[1]))
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    threading.excepthook = lambda _: None  # what a peer sent may stand in an exception's text
+    threading.excepthook = lambda ended: tell(f"a connection ended early: {ended.exc_type.__name__}")
     warnings.simplefilter("ignore")
 
 

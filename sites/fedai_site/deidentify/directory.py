@@ -32,6 +32,7 @@ TYPES: dict[int, str] = {
 """Types of the keys of patient, study, series and image records (PS3.3 F.5)."""
 FIRST, LAST = 0x00041200, 0x00041202
 LONGEST_BYTES = 256 << 20
+FAULTS: tuple[type[Exception], ...] = (Quarantine, *reading.FAULTS)
 
 
 def is_directory(dataset: Dataset, sop_class: str) -> bool:
@@ -52,9 +53,7 @@ def listed_files(path: Path) -> list[tuple[str, ...]]:
             records = reading.read(path.read_bytes()).get(RECORDS)
             listed = [record.get("ReferencedFileID") for record in records.value] if records else []
             return [parts for one in listed if one and (parts := _parts(one))]
-    except Quarantine:
-        return []
-    except reading.FAULTS:
+    except FAULTS:
         return []
 
 
