@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -41,6 +42,27 @@ def emit_error(error: FedaiError, *, as_json: bool) -> None:
 def progress_line(text: str) -> None:
     """One line of progress on stderr, so that stdout stays clean for `--json`."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def file_progress() -> Iterator[Callable[[int, int], None]]:
+    """To be called with (files done, files in all, or 0 where that isn't known): a bar on a terminal, a line
+    every 500 files elsewhere, both on stderr.
+    """
+    if not sys.stderr.isatty():
+        yield _tell_of_files
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("files", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _tell_of_files(done: int, total: int) -> None:
+    if done % 500 == 0:
+        progress_line(f"{done} of {total or '?'} files")
 
 
 def table(headings: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:

@@ -6,11 +6,11 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai.cli.output import JsonOption, emit, file_progress, table
 from fedai_site.cli_deid import split_lines
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def add_data(
         from fedai_site.adding import add_data as add
 
         assert folder is not None
-        _tell(add(site.folder, folder, labels, pixels=pixels, progress=_progress()), as_json)
+        with file_progress() as progress:
+            added = add(site.folder, folder, labels, pixels=pixels, progress=progress)
+        _tell(added, as_json)
 
 
 def _fetch(
@@ -82,7 +84,8 @@ def _fetch(
     from fedai_site.fetching import Fetching, service
 
     fetching = Fetching(site.folder, service(site.settings.dicomweb, name), matching, new_only)
-    added = add_inbox(site.folder, labels, coming=fetching.coming, pixels=pixels, progress=_progress())
+    with file_progress() as progress:
+        added = add_inbox(site.folder, labels, coming=fetching.coming, pixels=pixels, progress=progress)
     fetching.check()
     _tell(added, as_json)
 
@@ -92,7 +95,9 @@ def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None
     from fedai_site.deidentify.run import AtWork
     from fedai_site.inbox import INBOX, what_waits
 
-    _tell(add_inbox(site.folder, labels, pixels=pixels, progress=_progress()), as_json)
+    with file_progress() as progress:
+        added = add_inbox(site.folder, labels, pixels=pixels, progress=progress)
+    _tell(added, as_json)
     seen = what_waits(site.folder / INBOX)
     while every is not None:
         time.sleep(every)
@@ -107,31 +112,6 @@ def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None
 
 def _tell(added: Added, as_json: bool) -> None:
     emit(vars(added), as_json=as_json, lines=_added_lines(added))
-
-
-def _progress_line(done: int, total: int) -> None:
-    if done % 500 == 0:
-        progress_line(f"{done} of {total or '?'} files")
-
-
-def _progress() -> Any:
-    """A bar on a terminal, a line every 500 files elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        return _progress_line
-    from rich.progress import Progress
-
-    bar = Progress(transient=True)
-    task = bar.add_task("files", total=None)
-    bar.start()
-
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total or None)
-        if done == total:
-            bar.stop()
-
-    return show
 
 
 def _added_lines(added: Added) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai.cli.output import JsonOption, emit, file_progress, table
 
 if TYPE_CHECKING:
     from fedai_site.deidentify.output import Job
@@ -76,7 +76,8 @@ def run(
     settings = Settings(load_profile(profile), key, vault, project, pixels, faces, board_decision)
     folder, key = prepare(source, out, private, settings, restart=restart)
     job = Job(source, out, folder, _with_key(settings, key), keep_names)
-    ran = run_job(job, engine=engine, processes=processes, progress=_progress(), restart=restart)
+    with file_progress() as progress:
+        ran = run_job(job, engine=engine, processes=processes, progress=progress, restart=restart)
     emit(_facts(ran, job), as_json=as_json, lines=_lines(ran, job))
 
 
@@ -143,24 +144,6 @@ def split_lines(pairs: Sequence[tuple[str, str]]) -> list[str]:
         *(f"         {one} {other}" for one, other in pairs[:3]),
         "         if they are the same persons, let the archive export all with the issuer, or all without",
     ]
-
-
-def _progress() -> Any:
-    """A bar on a terminal, a line every 500 files elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda done, total: progress_line(f"{done} of {total} files") if done % 500 == 0 else None
-    from rich.progress import Progress
-
-    bar = Progress(transient=True)
-    task = bar.add_task("files", total=None)
-    bar.start()
-
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if done == total:
-            bar.stop()
-
-    return show
 
 
 @app.command()

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
-from fedai.cli.output import emit, emit_error, progress_line, table
+from fedai.cli.output import emit, emit_error, file_progress, progress_line, table
 from fedai.errors import ConfigError
 
 
@@ -55,3 +59,24 @@ def test_progress_leaves_stdout_alone(capsys: pytest.CaptureFixture[str]) -> Non
 def test_columns_are_aligned_and_lines_have_no_trailing_blanks() -> None:
     lines = table(("site", "cases"), [("north", 7), ("a-long-name", 1234), ("", "")])
     assert lines == ["site         cases", "north        7", "a-long-name  1234", ""]
+
+
+def test_off_a_terminal_every_five_hundredth_file_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with file_progress() as progress:
+        for done in range(1, 1002):
+            progress(done, 0 if done < 600 else 1001)
+    assert capsys.readouterr().err.splitlines() == ["500 of ? files", "1000 of 1001 files"]
+
+
+def test_on_a_terminal_a_bar_ends_with_its_work_also_where_the_number_of_files_is_not_known() -> None:
+    code = "from fedai.cli.output import file_progress\nwith file_progress() as p: p(1, 0)\nprint('after')"
+    far, near = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=near, text=True, check=True
+    )
+    os.close(near)
+    shown = os.read(far, 65536).decode()
+    os.close(far)
+    assert done.stdout == "after\n"
+    assert "files" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
