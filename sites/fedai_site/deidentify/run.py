@@ -15,7 +15,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -188,9 +188,11 @@ def _run(
     look = _Look(job, state, source, known, progress)
     work = partial(clean_file, job, fingerprint)
     workers = processes or min(os.cpu_count() or 1, likely)
-    for path, outcome in engines.each(work, look.waiting(fingerprint), engine=engine, processes=workers):
-        _note(state, job, path, outcome, fingerprint)
-        look.done(path)
+    for paths in (source.paths(), look.again):
+        waiting = look.waiting(paths, fingerprint)
+        for path, outcome in engines.each(work, waiting, engine=engine, processes=workers):
+            _note(state, job, path, outcome, fingerprint)
+            look.done(path)
     volumes.release(job, state, fingerprint)
     if job.unique:
         _withdraw_reused(state, job)
@@ -219,10 +221,18 @@ class _Look:
     number: int = 0
     damaged: set[str] = field(default_factory=set)
     settled: list[Path] = field(default_factory=list)
+    at_work: set[Path] = field(default_factory=set)
+    again: set[Path] = field(default_factory=set)
 
-    def waiting(self, fingerprint: str) -> Iterator[Path]:
-        """The files that have to be worked on; what is done already is counted on the way."""
-        for path in self.source.paths():
+    def waiting(self, paths: Iterable[Path], fingerprint: str) -> Iterator[Path]:
+        """The files that have to be worked on; what is done already is counted on the way.
+
+        One that comes while a worker has it is to be looked at `again`, at the end.
+        """
+        for path in paths:
+            if path in self.at_work:
+                self.again.add(path)
+                continue
             if self.job.newest and not path.exists() and self.state.source(path):
                 continue  # it came twice, and was let go of
             is_done = _is_done(self.state, self.job, path, fingerprint, self.damaged)
@@ -232,11 +242,13 @@ class _Look:
             if is_done:
                 self.done(path)
             else:
+                self.at_work.add(path)
                 yield path
 
     def done(self, path: Path) -> None:
         """One more is as it should be, or in quarantine."""
         self.number += 1
+        self.at_work.discard(path)
         self.settled.append(path)
         if len(self.settled) >= AT_ONCE:
             self.release()
