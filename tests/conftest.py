@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 SHARED = re.compile(r"\b(federation: Federation|whole_run|misbehaving)\b")
+RUNNING = pytest.StashKey[ExitStack]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,13 +43,22 @@ def _shares(file: Path) -> bool:
     return file.parent.name != "faults" and SHARED.search(file.read_text(encoding="utf-8")) is not None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Side by side, the federation ends with its last test: idle, it would take time of the others."""
+    is_last = hasattr(item.config, "workerinput") and (nextitem is None or not _shares(nextitem.path))
+    if is_last and RUNNING in item.config.stash:
+        item.config.stash[RUNNING].close()
+
+
 @pytest.fixture(scope="session")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+def federation(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """A real server and the agents of north, east and south, over TLS with keys, watched by the witness."""
     from federation_sites import federate
 
-    with federate(tmp_path_factory.mktemp("federation")) as running:
-        yield running
+    with ExitStack() as stack:
+        pytestconfig.stash[RUNNING] = stack
+        yield stack.enter_context(federate(tmp_path_factory.mktemp("federation")))
 
 
 @pytest.fixture(scope="session")
