@@ -49,6 +49,8 @@ LOSSES = {
     "unlabelled": ("without a label", "labelled"),
     "ambiguous_key": ("ambiguous label", "eligible"),
     "ambiguous_label": ("ambiguous label", "eligible"),
+    "same_image": ("same image of another patient", "eligible"),
+    "filtered": ("not asked for by the study", "eligible"),
     "label_not_in_study": ("other label", "eligible"),
     "modality": ("other modality", "eligible"),
     "other_modality": ("other modality", "eligible"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from fedai.cohort_rules import FILTERS, CohortRules
 from fedai.datause import DataUse
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
@@ -52,13 +53,6 @@ class Classification(Frozen):
         Field(min_length=2, max_length=50),
         AfterValidator(_all_different),
     ]
-
-
-class CohortRules(Frozen):
-    """Which images of a site take part. An empty `modality` means any."""
-
-    modality: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")], ...] = ()
-    minimum_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 10
 
 
 class Preprocessing(Frozen):
@@ -209,6 +203,9 @@ class Study(Frozen):
             and sum(fractions) > MOST_HELD_OUT
         ):
             found.append((("split",), "validation and test leave under a tenth of the patients for training"))
+        cohort = data.get("cohort")
+        if isinstance(cohort, dict):
+            found += [(("cohort", *place), text) for place, text in CohortRules.cross_checks(cohort)]
         purpose, use = data.get("purpose"), data.get("data_use")
         if isinstance(purpose, dict) and isinstance(use, dict):
             said = (purpose.get("commercial_interest"), use.get("commercial"))
@@ -243,14 +240,14 @@ class Study(Frozen):
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
-        A study that leaves out `data_use`, decision thresholds or the margin reads as it did before there
-        were any, so that its hash stays.
+        A study that leaves out `data_use`, decision thresholds, the margin or a filter of the cohort reads as
+        it did before there were any, so that its hash stays.
         """
-        judgement = self.judgement
         unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
         unsaid["judgement"] = {
-            name for name in ("decision_thresholds", "margin") if not getattr(judgement, name)
+            name for name in ("decision_thresholds", "margin") if not getattr(self.judgement, name)
         }
+        unsaid["cohort"] = {name for name in FILTERS if not getattr(self.cohort, name)}
         said = self.model_dump(mode="json", exclude=unsaid)
         return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

@@ -49,8 +49,10 @@ EXCLUSIONS = (
     "consent_scope",
     "unlabelled",
     "ambiguous_key",
+    "same_image",
     "label_not_in_study",
     "modality",
+    "filtered",  # by any other filter of the study's cohort: which, stays at the site
 )
 # Digests under a key of the site's own: of all cases in use, the test cases, their labels, and their
 # patients' weights in `fedai.replicates`. Equal where these are equal, and else without meaning.

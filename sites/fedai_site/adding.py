@@ -28,6 +28,7 @@ from fedai_site.inbox import open_inbox
 from fedai_site.labels import LabelTable, read_labels
 from fedai_site.quarantine import Reason
 from fedai_site.sources import Inbox, Source
+from fedai_site.traits import VERSION, traits_of
 
 Progress = Callable[[int, int], None]
 Coming = Callable[[], Iterable[Path]]
@@ -108,8 +109,8 @@ def _add(
     with Consents(home) as consents:
         barred = consents.barred()
     job = Job(
-        folder, home / CLEAN, home / PRIVATE, settings, look=look, skip=(home,), unique=True, barred=barred,
-        newest=source is not None,
+        folder, home / CLEAN, home / PRIVATE, settings, look=look, looked=VERSION, skip=(home,), unique=True,
+        barred=barred, newest=source is not None,
     )  # fmt: skip
     try:
         with Catalogue(home / "catalogue.sqlite") as catalogue:
@@ -165,6 +166,7 @@ def _record(written: Written) -> Record:
         accession_key=facts["AccessionNumber"],
         object_key=facts["SOPInstanceUID"],
         evidence=written.evidence,
+        traits=traits_of(facts),
     )
 
 

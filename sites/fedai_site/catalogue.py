@@ -15,11 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from fedai.errors import ConfigError
 from fedai_site.databases import compact
+from fedai_site.traits import UNKNOWN, Traits
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = 3
+TRAITS = "body_part, manufacturer, slice_thickness_mm, spacing_mm, age_years, study_year, image, looks"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS objects (
@@ -30,7 +33,10 @@ CREATE TABLE IF NOT EXISTS objects (
     path TEXT NOT NULL,                -- of the clean file, below the site's home
     sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,  -- of the clean file
     patient_key TEXT NOT NULL, accession_key TEXT NOT NULL, object_key TEXT NOT NULL,
-    evidence TEXT NOT NULL             -- of the cleaning, JSON: see deidentify/evidence.py
+    evidence TEXT NOT NULL,            -- of the cleaning, JSON: see deidentify/evidence.py
+    body_part TEXT NOT NULL DEFAULT '', manufacturer TEXT NOT NULL DEFAULT '',      -- see traits.py
+    slice_thickness_mm REAL, spacing_mm REAL, age_years INTEGER, study_year INTEGER,
+    image TEXT NOT NULL DEFAULT '', looks TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS objects_by_patient_key ON objects (patient_key);
 CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
@@ -42,11 +48,26 @@ CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
     state TEXT NOT NULL                -- WRITTEN, DUPLICATE, or the reason of the quarantine
 );
 """
-LABELLED = """
+MIGRATIONS = {
+    2: (
+        "ALTER TABLE objects ADD COLUMN body_part TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN manufacturer TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN slice_thickness_mm REAL",
+        "ALTER TABLE objects ADD COLUMN spacing_mm REAL",
+        "ALTER TABLE objects ADD COLUMN age_years INTEGER",
+        "ALTER TABLE objects ADD COLUMN study_year INTEGER",
+        "ALTER TABLE objects ADD COLUMN image TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN looks TEXT NOT NULL DEFAULT ''",
+    ),
+}
+"""Schema -> what makes the next one of it: an earlier release's catalogue is brought up when it is opened."""
+LABELLED = f"""
 WITH doubtful AS (
     SELECT 'PatientID' AS kind, patient_key AS key FROM objects GROUP BY 2 HAVING count(DISTINCT patient) > 1
     UNION
     SELECT 'AccessionNumber', accession_key FROM objects GROUP BY 2 HAVING count(DISTINCT patient) > 1
+), twice AS (
+    SELECT image FROM objects WHERE image != '' GROUP BY 1 HAVING count(DISTINCT patient) > 1
 ), matched AS (
     SELECT o.*, l.kind AS kind, l.key AS key, l.label AS label FROM objects o
     LEFT JOIN labels s ON s.kind = 'SOPInstanceUID' AND s.key = o.object_key
@@ -54,9 +75,14 @@ WITH doubtful AS (
     LEFT JOIN labels p ON p.kind = 'PatientID' AND p.key = o.patient_key
     LEFT JOIN labels l ON l.rowid = coalesce(s.rowid, a.rowid, p.rowid)
 )
-SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL
+SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL,
+    m.image IN (SELECT image FROM twice), {TRAITS}
 FROM matched m LEFT JOIN doubtful d ON d.kind = m.kind AND d.key = m.key
 ORDER BY m.patient, m.id
+"""  # noqa: S608  of constants
+TWICE = """
+SELECT image, group_concat(DISTINCT patient) FROM objects WHERE image != ''
+GROUP BY image HAVING count(DISTINCT patient) > 1
 """
 COUNTED = """
 SELECT EXISTS (SELECT 1 FROM labels WHERE kind = 'SOPInstanceUID' AND key = o.object_key)
@@ -86,6 +112,12 @@ class Record:
     accession_key: str
     object_key: str
     evidence: str
+    traits: Traits = UNKNOWN
+
+    def row(self) -> tuple[Any, ...]:
+        """As the table `objects` has it."""
+        *own, traits = vars(self).values()
+        return (*own, *vars(traits).values())
 
 
 @dataclass(frozen=True)
@@ -98,8 +130,8 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """What a cohort is selected from: an object with its label, None if it has none; `doubt` names why it
-    can't be used.
+    """What a cohort is selected from: an object with its label, None if it has none. `ambiguous`: several
+    patients answer to the label's key; `elsewhere`: another patient has an image of the very same pixels.
     """
 
     id: str
@@ -110,6 +142,8 @@ class LabelledObject:
     evidence: str
     label: str | None
     ambiguous: int
+    elsewhere: int
+    traits: Traits = UNKNOWN
 
     @property
     def has_evidence(self) -> bool:
@@ -131,8 +165,9 @@ class Catalogue:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute("PRAGMA secure_delete = ON")
+        self._migrate()
         self._connection.executescript(SCHEMA)
-        self._fix_fact("schema", SCHEMA_VERSION, "the catalogue was made by another release")
+        self._fix_fact("schema", str(SCHEMA_VERSION), "the catalogue was made by a later release")
 
     def __enter__(self) -> Catalogue:
         return self
@@ -145,6 +180,18 @@ class Catalogue:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _migrate(self) -> None:
+        """Bring a catalogue of an earlier release up, all steps or none."""
+        with self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                return
+            found = connection.execute("SELECT value FROM facts WHERE name = 'schema'").fetchone()
+            for schema in range(int(found[0]) if found else SCHEMA_VERSION, SCHEMA_VERSION):
+                for statement in MIGRATIONS.get(schema, ()):
+                    connection.execute(statement)
+                connection.execute("UPDATE facts SET value = ? WHERE name = 'schema'", (str(schema + 1),))
 
     def use_key(self, key_id: str) -> None:
         """Tie the catalogue to one pseudonym key. Raises ConfigError if it was filled with another one."""
@@ -162,15 +209,15 @@ class Catalogue:
     def record(self, object_id: str) -> Record | None:
         """The record of an object, or None."""
         row = self._connection.execute("SELECT * FROM objects WHERE id = ?", (object_id,)).fetchone()
-        return None if row is None else Record(*row)
+        return None if row is None else _record(row)
 
     def replace(self, records: Iterable[Record], sources: Iterable[SourceFile]) -> None:
         """Put the whole truth about clean objects and source files in the place of what was known before."""
-        marks = ", ".join("?" * len(fields(Record)))
+        marks = ", ".join("?" * (len(fields(Record)) - 1 + len(fields(Traits))))
         with self._connection as connection:
             connection.execute("DELETE FROM objects")
             connection.execute("DELETE FROM sources")
-            rows = (tuple(vars(record).values()) for record in records)
+            rows = (record.row() for record in records)
             connection.executemany(f"INSERT INTO objects VALUES ({marks})", rows)  # noqa: S608
             files = ((os.fsencode(source.path), source.state) for source in sources)
             connection.executemany("INSERT INTO sources VALUES (?, ?)", files)
@@ -188,7 +235,7 @@ class Catalogue:
         """The clean objects of some patients."""
         query = "SELECT * FROM objects WHERE patient = ? ORDER BY id"
         rows = (row for patient in patients for row in self._connection.execute(query, (patient,)))
-        return [Record(*row) for row in rows]
+        return [_record(row) for row in rows]
 
     def compact(self) -> None:
         """Write the file anew, so that nothing of what was deleted is left in it."""
@@ -212,7 +259,20 @@ class Catalogue:
 
         An accession or patient key that more than one patient answers to makes the label `ambiguous`.
         """
-        return [LabelledObject(*row) for row in self._connection.execute(LABELLED)]
+        width = len(fields(LabelledObject)) - 1
+        rows = self._connection.execute(LABELLED)
+        return [LabelledObject(*(*row[:width], Traits(*row[width:]))) for row in rows]
+
+    def alike(self) -> dict[str, str]:
+        """Patients who share an image, pixel by pixel -> the name of their group: they may be one person."""
+        groups: dict[str, str] = {}
+        for _, joined in self._connection.execute(TWICE):
+            patients = joined.split(",")
+            known = {groups.get(patient, patient) for patient in patients}
+            first = min(known)
+            groups.update((patient, first) for patient in patients)
+            groups.update((patient, first) for patient, group in groups.items() if group in known)
+        return groups
 
     def count_labelled(self) -> dict[bool, int]:
         """How many objects have a label, and how many have none."""
@@ -240,8 +300,18 @@ class Catalogue:
             self._connection.execute("SELECT patient, split FROM splits WHERE plan = ?", (plan,)).fetchall()
         )
 
+    def plans(self, patient: str) -> dict[str, str]:
+        """Plan -> the split that a patient is in under it."""
+        query = "SELECT plan, split FROM splits WHERE patient = ? ORDER BY plan"
+        return dict(self._connection.execute(query, (patient,)).fetchall())
+
     def assign(self, plan: str, splits: Mapping[str, str]) -> None:
         """Store new assignments; those made before stay."""
         with self._connection as connection:
             rows = [(plan, patient, split) for patient, split in splits.items()]
             connection.executemany("INSERT OR IGNORE INTO splits VALUES (?, ?, ?)", rows)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    width = len(fields(Record)) - 1
+    return Record(*(*row[:width], Traits(*row[width:])))

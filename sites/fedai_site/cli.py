@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedai.cli.output import JsonOption, emit, table
+from fedai_site.cli_catalogue import app as catalogue_app
 from fedai_site.cli_consent import app as consent_app
 from fedai_site.cli_data import app as data_app
 from fedai_site.cli_deid import app as deid_app
@@ -30,6 +31,7 @@ ledger_app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(deid_app, name="deid")
 app.add_typer(data_app)
+app.add_typer(catalogue_app, name="data")
 app.add_typer(policy_app)
 app.add_typer(consent_app, name="consent")
 

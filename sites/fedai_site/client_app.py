@@ -254,7 +254,7 @@ class Bench:
         patients = [len({case.patient for case in cases}) for cases in told]
         labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
         cases = [np.bincount(of, minlength=classes) for of in labels]
-        excluded = dict.fromkeys(wire.EXCLUSIONS, 0) | self.cohort.excluded
+        excluded = dict.fromkeys(wire.EXCLUSIONS, 0) | self.cohort.told
         metrics = {name: int(self.cohort.flow[name]) for name in wire.FLOW}
         metrics |= {f"excluded_{reason}": count for reason, count in excluded.items()}
         trained = {*self.patients("train"), *self.patients("validation")}

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedai.cohort_rules import FILTERS
 from fedai.errors import DataError
 from fedai.wire import FLOW
 from fedai_site.catalogue import DUPLICATE, WRITTEN, Catalogue, LabelledObject
 from fedai_site.consents import EXPIRED, NO_CONSENT, SCOPE, WITHDRAWN, Consents
 from fedai_site.quarantine import Reason
+from fedai_site.traits import Traits
 
 if TYPE_CHECKING:
+    from fedai.cohort_rules import CohortRules
     from fedai.study import Study
 
+FILTERED = "filtered"
 SPLITS = ("train", "validation", "test")
-NO_LABEL, AMBIGUOUS, OTHER_LABEL, OTHER_MODALITY = (
+NO_LABEL, AMBIGUOUS, ELSEWHERE, OTHER_LABEL, OTHER_MODALITY = (
     "unlabelled",
     "ambiguous_key",
+    "same_image",
     "label_not_in_study",
     "modality",
 )
@@ -49,15 +54,23 @@ class Cohort:
 
     flow: found >= deidentified >= consented >= labelled >= eligible >= used. excluded: quarantined,
     unreadable_pixels, duplicate, withdrawn (found but not deidentified, or not any more), no_consent,
-    consent_expired, consent_scope, unlabelled, ambiguous_key, label_not_in_study, modality (labelled but not
-    eligible, with ambiguous_key). quarantined: the first two by reason code. splits: the used cases; a
-    patient is in one split.
+    consent_expired, consent_scope, unlabelled; ambiguous_key, same_image (another patient has the very same
+    pixels: whose they are isn't known), label_not_in_study, modality and the other filters of the cohort
+    (labelled, but not eligible). quarantined: the first two by reason code. splits: the used cases; a patient
+    is in one split.
     """
 
     flow: dict[str, int]
     excluded: dict[str, int]
     quarantined: dict[str, int]
     splits: dict[str, tuple[Case, ...]]
+
+    @property
+    def told(self) -> dict[str, int]:
+        """`excluded` as the coordinator learns it: the filters but the modality together."""
+        others = {why: n for why, n in self.excluded.items() if why not in FILTERS}
+        filtered = sum(self.excluded.get(name, 0) for name in FILTERS)
+        return others | ({FILTERED: filtered} if filtered else {})
 
 
 def select(home: Path, study: Study, *, consent_required: bool = False) -> Cohort:
@@ -118,8 +131,29 @@ def _reason(entry: LabelledObject, study: Study) -> str | None:
         return AMBIGUOUS
     if entry.label not in study.task.classes:
         return OTHER_LABEL
+    if entry.elsewhere:
+        return ELSEWHERE
     wanted = study.cohort.modality
-    return OTHER_MODALITY if wanted and entry.modality not in wanted else None
+    if wanted and entry.modality not in wanted:
+        return OTHER_MODALITY
+    return next(filtered_by(entry.traits, study.cohort), None)
+
+
+def filtered_by(traits: Traits, rules: CohortRules) -> Iterator[str]:
+    """The filters that an image doesn't pass, by their names; what isn't known passes none."""
+    for name in ("body_part", "manufacturer"):
+        wanted = getattr(rules, name)
+        if wanted and getattr(traits, name) not in wanted:
+            yield name
+    spans = (
+        ("slice_thickness_mm", traits.slice_thickness_mm),
+        ("age_years", traits.age_years),
+        ("study_years", traits.study_year),
+    )
+    for name, value in spans:
+        span = getattr(rules, name)
+        if span and (value is None or not span.at_least <= value <= span.at_most):
+            yield name
 
 
 def _case(home: Path, entry: LabelledObject, study: Study) -> Case:
@@ -136,7 +170,7 @@ def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[s
     }
     plan = study.split_plan
     before = catalogue.splits(plan)
-    catalogue.assign(plan, assign(strata(cases), before, fractions, split.seed))
+    catalogue.assign(plan, assign(strata(cases), before, fractions, split.seed, catalogue.alike()))
     assigned = catalogue.splits(plan)
     return {name: tuple(case for case in cases if assigned[case.patient] == name) for name in SPLITS}
 
@@ -154,22 +188,34 @@ def strata(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def assign(
-    stratum: Mapping[str, int], before: Mapping[str, str], fractions: Mapping[str, float], seed: int
+    stratum: Mapping[str, int],
+    before: Mapping[str, str],
+    fractions: Mapping[str, float],
+    seed: int,
+    alike: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """New patients' splits.
 
-    Within each stratum, in the order of a seeded hash, a patient goes where most are missing.
+    Within each stratum, in the order of a seeded hash, a patient goes where most are missing. `alike`:
+    patient -> the name of a group that may be one person; a new one goes where the first of its group is.
     """
+    alike = alike or {}
     counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for patient, split in before.items():
+    together: dict[str, str] = {}
+    for patient, split in sorted(before.items()):
+        if patient in alike:
+            together.setdefault(alike[patient], split)
         if patient in stratum:
             counts[stratum[patient]][split] += 1
     added: dict[str, str] = {}
     for patient in sorted(stratum.keys() - before.keys(), key=lambda name: _order(name, seed)):
         here = counts[stratum[patient]]
         total = here.total() + 1
-        added[patient] = max(SPLITS, key=lambda name: fractions[name] * total - here[name])
-        here[added[patient]] += 1
+        split = max(SPLITS, key=lambda name: fractions[name] * total - here[name])
+        if patient in alike:
+            split = together.setdefault(alike[patient], split)
+        added[patient] = split
+        here[split] += 1
     return added
 
 

@@ -7,6 +7,7 @@ Beside deidentify/ the only module that opens patient files. Nothing in here is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.reading import FAULTS, MAXIMUM_BYTES
 from fedai_site.deidentify.silence import silenced
 from fedai_site.quarantine import Quarantine, Reason
+from fedai_site.traits import CONSTANT, Traits, digest, look_of, read_traits
 
 PIXEL_ELEMENTS = {
     0x7FE00010: 0,
@@ -36,6 +38,7 @@ PIXEL_ELEMENTS = {
 }  # tag -> bytes of a float pixel, 0: by BitsAllocated
 LABEL_KEYS = ("PatientID", "AccessionNumber", "SOPInstanceUID")
 PROJECTIONS = frozenset({"CR", "DX", "MG", "RG", "RF", "XA", "IO", "PX"})
+COARSE = 128  # rows or columns are enough to see how an image looks
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -90,10 +93,32 @@ def check(dataset: Dataset, data: bytes) -> None:
 
 
 def look(names: Pseudonyms, original: Dataset, data: bytes) -> dict[str, str]:
-    """Refuse what isn't a usable image; else its modality and the keyed hashes that labels find it by."""
+    """Refuse what isn't a usable image; else its modality, what cohorts are chosen by, and the keyed hashes
+    that labels find it by.
+    """
     check(original, data)
     keys = {name: names.label_key(name, text(original, name)) for name in LABEL_KEYS}
-    return {"modality": modality(original), **keys}
+    return {"modality": modality(original), **keys, **_traits(names, original).told()}
+
+
+def _traits(names: Pseudonyms, original: Dataset) -> Traits:
+    with silenced():
+        stored = pixel_array(original, index=frames(original) // 2)
+        step = max(1, min(stored.shape[:2]) // COARSE)
+        looks = look_of(_to_image(original, stored[::step, ::step]))
+        image = names.label_key("pixels", digest(stored)) if looks != CONSTANT else ""
+    return read_traits(partial(text, original), partial(text, _measures(original)), image, looks)
+
+
+def _measures(original: Dataset) -> Dataset:
+    """Where the pixel measures are: in an enhanced object's shared functional groups, else in the object."""
+    place = original
+    for name in ("SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
+        items = place.get(name)
+        if not items:
+            return original
+        place = items[0]
+    return place
 
 
 def names_of(names: Pseudonyms, original: Dataset) -> frozenset[str]:

@@ -103,6 +103,13 @@ WHOLE = small_study(
             {"name": "RandGaussianNoise"},
         ]
     },
+    cohort={
+        "body_part": ["CHEST"],
+        "manufacturer": ["GE"],
+        "age_years": {"at_least": 18, "at_most": 80},
+        "study_years": {"at_least": 2015, "at_most": 2020},
+        "slice_thickness_mm": {"at_least": 1.0, "at_most": 5.0},
+    },
     data_use={"use": "HMB", "commercial": True, "not_for_profit": False, "methods": True, "users": ["kim"]},
 ).model_dump(mode="json")
 LEAVES = sorted(leaves(WHOLE), key=str)
@@ -116,6 +123,7 @@ OTHER = {
     ("training", "learning_rate_schedule"): "cosine",
     ("rounds", "quorum"): 3,
     ("data_use", "use"): "GRU",
+    ("cohort", "manufacturer", 0): "SIEMENS",
 }  # None: another name has other keys, so the whole block changes
 
 
@@ -271,3 +279,47 @@ def test_a_study_without_new_keys_of_the_judgement_keeps_its_hash() -> None:
     for change in ({"margin": 0.05}, {"decision_thresholds": [0.1, 0.2]}):
         assert small_study(judgement=change).sha256 != plain.sha256
     assert parse_study(small_study(judgement={"margin": 0.05}).canonical()).judgement.margin == 0.05
+
+
+def test_a_study_without_filters_keeps_its_hash_and_each_filter_gives_another() -> None:
+    plain = small_study()
+    assert json.loads(plain.canonical())["cohort"].keys() == {"modality", "minimum_patients"}
+    filters: list[dict[str, Any]] = [
+        {"body_part": ["CHEST"]},
+        {"manufacturer": ["GE"]},
+        {"age_years": {"at_least": 18}},
+        {"study_years": {"at_most": 2020}},
+        {"slice_thickness_mm": {"at_most": 2.5}},
+    ]
+    hashes = {small_study(cohort=change).sha256 for change in filters}
+    assert len(hashes | {plain.sha256}) == len(filters) + 1
+    study = small_study(cohort=filters[2])
+    assert parse_study(study.canonical()) == study
+
+
+def test_all_that_is_wrong_with_filters_is_told_with_its_place() -> None:
+    wrong = {
+        "manufacturer": ["SIEMNS"],
+        "body_part": ["chest"],
+        "age_years": {"at_least": 60, "at_most": 18},
+        "study_years": {"from": 2015},
+        "slice_thickness_mm": {"at_least": -1},
+    }
+    with pytest.raises(FileProblems) as caught:
+        parse(yaml.safe_dump(merged(SMALL, {"cohort": wrong})).encode(), Study, "s.yaml")
+    assert {problem.path for problem in caught.value.problems} == {
+        "cohort.manufacturer[0]",
+        "cohort.body_part[0]",
+        "cohort.age_years.at_least",
+        "cohort.study_years.from",
+        "cohort.slice_thickness_mm.at_least",
+    }
+
+
+def test_what_the_coordinators_page_says_of_the_cohort_is_read() -> None:
+    page = (ROOT / "docs" / "coordinator.md").read_text(encoding="utf-8")
+    block = re.search(r"^```yaml\n(cohort:.*?)^```", page, re.M | re.S)
+    assert block
+    cohort = Study.model_validate(merged(SMALL, yaml.safe_load(block[1]))).cohort
+    assert cohort.age_years is not None
+    assert (cohort.manufacturer, cohort.age_years.at_least) == (("SIEMENS", "GE"), 18)

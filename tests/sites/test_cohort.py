@@ -9,12 +9,15 @@ import pytest
 from dicom_files import radiograph, save
 from fedai_site import intake
 from fedai_site.adding import add_data
+from fedai_site.catalogue import Catalogue, Record
 from fedai_site.cohort import Cohort, assign, select
 from fedai_site.deidentify import create_secret
+from fedai_site.traits import Traits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedai.errors import DataError
+from fedai.cohort_rules import CohortRules
+from fedai.errors import ConfigError, DataError
 from fedai.study import Study
 
 FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
@@ -22,13 +25,13 @@ FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
 
 def study(**changes: Any) -> Any:
     """The few fields that a cohort depends on."""
-    values = {"classes": ("normal", "nodule"), "modality": (), "name": "cxr", "seed": 1} | changes
+    values = {"classes": ("normal", "nodule"), "name": "cxr", "seed": 1} | changes
     fields = SimpleNamespace(
         name=values["name"],
         sites=("north",),
         data_use=values.get("data_use"),
         task=SimpleNamespace(classes=values["classes"]),
-        cohort=SimpleNamespace(modality=values["modality"], minimum_patients=1),
+        cohort=CohortRules.model_validate({"minimum_patients": 1, **values.get("cohort", {})}),
         split=SimpleNamespace(validation=0.25, test=0.25, seed=values["seed"]),
     )
     fields.split_plan = Study.split_plan.fget(fields)  # type: ignore[attr-defined]
@@ -68,7 +71,7 @@ def patients(cohort: Cohort) -> dict[str, set[str]]:
 
 
 def test_every_image_is_accounted_for(home: Path) -> None:
-    cohort = select(home, study(modality=("CR", "DX")))
+    cohort = select(home, study(cohort={"modality": ("CR", "DX")}))
     assert cohort.flow == {
         "found": 81, "deidentified": 80, "consented": 80, "labelled": 72, "eligible": 68, "used": 68
     }  # fmt: skip
@@ -155,4 +158,110 @@ def test_an_object_without_evidence_that_fits_its_bytes_is_never_trained_on(
             "UPDATE objects SET evidence = ? WHERE id = (SELECT min(id) FROM objects)", (evidence,)
         )
     with pytest.raises(DataError, match="1 clean files have no evidence"):
+        select(home, study())
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Twelve patients of several ages, makers and years; the last tells nothing of that."""
+    home = tmp_path / "home"
+    (home / "keys").mkdir(parents=True)
+    create_secret(home / "keys" / "pseudonym.key")
+    for number in range(12):
+        more: dict[str, Any] = {
+            "PatientAge": f"0{20 + 5 * number}Y", "Manufacturer": ("GE", "Philips")[number % 2],
+            "BodyPartExamined": ("CHEST", "HAND")[number // 6], "StudyDate": f"{2010 + number}0101",
+            "SliceThickness": str(1 + number),
+        }  # fmt: skip
+        if number == 11:
+            more = {"PatientBirthDate": ""}
+        save(radiograph(number, f"P{number}", **more), tmp_path / "in" / f"{number}.dcm")
+    table = tmp_path / "in.csv"
+    table.write_text("PatientID,label\n" + "".join(f"P{number},normal\n" for number in range(12)))
+    add_data(home, tmp_path / "in", table)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("rules", "used", "excluded"),
+    [
+        ({"age_years": {"at_least": 30, "at_most": 40}}, 3, {"age_years": 9}),
+        ({"manufacturer": ["PHILIPS"]}, 5, {"manufacturer": 7}),
+        ({"body_part": ["CHEST", "THORAX"]}, 6, {"body_part": 6}),
+        ({"study_years": {"at_least": 2015}}, 6, {"study_years": 6}),
+        ({"slice_thickness_mm": {"at_most": 2.5}}, 2, {"slice_thickness_mm": 10}),
+        ({"manufacturer": ["GE"], "age_years": {"at_most": 35}}, 2, {"manufacturer": 6, "age_years": 4}),
+    ],
+)
+def test_a_study_filters_by_what_is_known_of_an_image(
+    mixed: Path, rules: dict[str, Any], used: int, excluded: dict[str, int]
+) -> None:
+    cohort = select(mixed, study(cohort=rules))
+    assert (cohort.flow["labelled"], cohort.flow["eligible"], cohort.flow["used"]) == (12, used, used)
+    assert cohort.excluded == excluded
+    assert cohort.told == {"filtered": 12 - used}
+
+
+def test_an_image_that_two_patients_have_is_used_of_neither_and_both_are_in_one_split(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "keys").mkdir(parents=True)
+    create_secret(home / "keys" / "pseudonym.key")
+    for number in range(30):  # patients 2n and 2n + 1 share an image, and have one of their own each
+        save(radiograph(2 * number, f"P{number}"), tmp_path / "in" / f"{number}.dcm")
+        twice = radiograph(1000 + number // 2).PixelData
+        save(radiograph(2 * number + 1, f"P{number}", PixelData=twice), tmp_path / "in" / f"{number}-b.dcm")
+    table = tmp_path / "in.csv"
+    table.write_text("PatientID,label\n" + "".join(f"P{number},normal\n" for number in range(30)))
+    add_data(home, tmp_path / "in", table)
+    cohort = select(home, study())
+    assert cohort.excluded == {"same_image": 30}
+    assert cohort.flow["used"] == 30
+    with Catalogue(home / "catalogue.sqlite") as catalogue:
+        groups = catalogue.alike()
+    assert len(set(groups.values())) == 15
+    split_of = {patient: name for name, members in patients(cohort).items() for patient in members}
+    for group in set(groups.values()):
+        assert len({split_of[patient] for patient in groups if groups[patient] == group}) == 1
+
+
+def test_patients_who_share_images_in_a_chain_are_one_group(tmp_path: Path) -> None:
+    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+        records = [
+            Record(f"{patient}{image}", patient, *"abcd", 0, 0, *"efg", "{}", Traits(image=image))
+            for image, pair in {"x": "ab", "y": "bc", "z": "de", "v": "ff", "w": "ca"}.items()
+            for patient in dict.fromkeys(pair)
+        ]  # fmt: skip
+        catalogue.replace(records, [])
+        groups = catalogue.alike()
+    assert groups.keys() == set("abcde")
+    assert groups["a"] == groups["b"] == groups["c"] != groups["d"] == groups["e"]
+
+
+def _record_of(home: Path) -> Record:
+    with Catalogue(home / "catalogue.sqlite") as catalogue:
+        record = catalogue.record(catalogue.labelled()[0].id)
+    assert record is not None
+    return record
+
+
+def test_a_catalogue_of_the_release_before_is_brought_up_and_keeps_all(home: Path) -> None:
+    """What 0.1 wrote: schema 2, without the traits."""
+    before = select(home, study())
+    with sqlite3.connect(home / "catalogue.sqlite") as connection:
+        kept = ", ".join(name for name in vars(_record_of(home)) if name != "traits")
+        connection.execute(f"CREATE TABLE old AS SELECT {kept} FROM objects")  # noqa: S608
+        connection.execute("DROP TABLE objects")
+        connection.execute("ALTER TABLE old RENAME TO objects")
+        connection.execute("UPDATE facts SET value = '2' WHERE name = 'schema'")
+    connection.close()
+    after = select(home, study())
+    assert after == before
+    assert select(home, study(cohort={"age_years": {"at_least": 0}})).flow["used"] == 0
+
+
+def test_a_catalogue_of_a_later_release_is_refused(home: Path) -> None:
+    with sqlite3.connect(home / "catalogue.sqlite") as connection:
+        connection.execute("UPDATE facts SET value = '99' WHERE name = 'schema'")
+    connection.close()
+    with pytest.raises(ConfigError, match="later release"):
         select(home, study())

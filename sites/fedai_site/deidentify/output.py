@@ -37,7 +37,8 @@ class Job:
     """A run over a folder. `keep_names`: clean files lie where their sources lay, under the same names.
 
     `look` sees each original data set before it is cleaned: it may refuse it (Quarantine), and what it gives
-    back is kept with the clean file in the private state. `skip`: folders whose files are none of the
+    back is kept with the clean file in the private state; originals are looked at again when `looked`, the
+    version of what it keeps, has changed. `skip`: folders whose files are none of the
     export's. `unique`: objects whose SOP Instance UID several patients claim are nobody's and are refused.
     `barred`: pseudonyms of patients who withdrew, or what `look` says of them; their originals are refused.
     `newest`: of several contents of one object the one that came last stands for it (an archive's own).
@@ -49,6 +50,7 @@ class Job:
     settings: Settings
     keep_names: bool = False
     look: Look | None = None
+    looked: int = 0
     skip: tuple[Path, ...] = ()
     unique: bool = False
     barred: frozenset[str] = frozenset()
@@ -65,6 +67,7 @@ class Job:
             "names": "key" if settings.vault is None else "vault",
             "key": deidentifier(settings).pseudonyms.key_id,
             "keep_names": self.keep_names,
+            **({"looked": self.looked} if self.looked else {}),
         }
 
     @property

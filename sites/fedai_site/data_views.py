@@ -1,0 +1,89 @@
+"""What `fedai site data list | show | stats` tell of the catalogue; for eyes inside the hospital."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedai.errors import ConfigError
+from fedai_site.catalogue import Catalogue, LabelledObject
+
+UNKNOWN = "(not known)"
+BAND_YEARS = 10
+
+
+def listing(entries: Sequence[LabelledObject]) -> list[dict[str, Any]]:
+    """One row per patient: how many images, of what, with which labels."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        row = rows.setdefault(
+            entry.patient,
+            {"patient": entry.patient, "images": 0, "modality": set(), "body_part": set(), "label": set()},
+        )
+        row["images"] += 1
+        row["modality"].add(entry.modality or UNKNOWN)
+        row["body_part"].add(entry.traits.body_part or UNKNOWN)
+        row["label"].add(entry.label or "(none)")
+    return [
+        {name: sorted(value) if isinstance(value, set) else value for name, value in row.items()}
+        for row in rows.values()
+    ]
+
+
+def shown(home: Path, name: str) -> dict[str, Any]:
+    """All that is kept of a patient (by pseudonym) or an object (by its clean SOP Instance UID).
+
+    Raises ConfigError where there is none.
+    """
+    with Catalogue(home / "catalogue.sqlite") as catalogue:
+        entries = [entry for entry in catalogue.labelled() if name in (entry.patient, entry.id)]
+        plans = catalogue.plans(entries[0].patient) if entries else {}
+    if not entries:
+        raise ConfigError(
+            f"the catalogue has no patient and no image {name}", hint="names are in: fedai site data list"
+        )
+    return {"patient": entries[0].patient, "splits": plans, "images": [_image(entry) for entry in entries]}
+
+
+def _image(entry: LabelledObject) -> dict[str, Any]:
+    evidence = json.loads(entry.evidence)
+    traits = {name: value for name, value in vars(entry.traits).items() if name not in ("image", "looks")}
+    return {
+        "id": entry.id,
+        "path": entry.path,
+        "label": entry.label,
+        "modality": entry.modality,
+        **traits,
+        "sha256": entry.sha256,
+        "profile": evidence.get("profile"),
+        "has_evidence": entry.has_evidence,
+    }
+
+
+def statistics(entries: Sequence[LabelledObject]) -> dict[str, dict[str, int]]:
+    """Counts of images by what a study may filter by, and of patients by label."""
+    columns = {
+        "modality": [entry.modality or UNKNOWN for entry in entries],
+        "body_part": [entry.traits.body_part or UNKNOWN for entry in entries],
+        "manufacturer": [entry.traits.manufacturer or UNKNOWN for entry in entries],
+        "age_years": [_band(entry.traits.age_years) for entry in entries],
+        "study_year": [str(entry.traits.study_year or UNKNOWN) for entry in entries],
+        "slice_thickness_mm": [_rounded(entry.traits.slice_thickness_mm) for entry in entries],
+        "spacing_mm": [_rounded(entry.traits.spacing_mm) for entry in entries],
+        "label": [entry.label or "(none)" for entry in entries],
+    }
+    return {name: dict(sorted(Counter(values).items())) for name, values in columns.items()}
+
+
+def _band(age: int | None) -> str:
+    if age is None:
+        return UNKNOWN
+    start = age // BAND_YEARS * BAND_YEARS
+    return f"{start} and older" if start >= 90 else f"{start} to {start + BAND_YEARS - 1}"
+
+
+def _rounded(length: float | None) -> str:
+    return UNKNOWN if length is None else f"{length:.2g}"

@@ -1,0 +1,144 @@
+"""What is odd about the site's images, found in the catalogue alone: no image is opened.
+
+Each finding is for the site engineer to look at; nothing is left out of a cohort for it but images whose very
+pixels another patient has as well (see cohort.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedai_site.catalogue import LabelledObject
+from fedai_site.traits import CONSTANT
+
+ALIKE_BITS = 6  # of 256 that may differ where one image is another one's copy
+MOST_COMPARED = 40_000  # images: 0.8 billion pairs, about a minute
+ENOUGH = 20  # images of a kind, to say what is usual
+INVERTED = 0.38  # of the bits as usual: a negative has them all the other way round
+SPACING_FACTOR = 2.0
+SPACING_DEVIATIONS = 6.0  # robust: 1.4826 times the median absolute deviation
+RARE = 0.05  # of the labelled patients
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is odd, in words, and the objects it is about (SOP Instance UIDs of clean files)."""
+
+    kind: str
+    text: str
+    objects: tuple[str, ...] = ()
+
+
+def findings(entries: Sequence[LabelledObject], classes: Sequence[str] = ()) -> list[Finding]:
+    """All findings; `classes`: a study's, else those of the labels."""
+    known = [entry for entry in entries if entry.traits.looks]
+    found = [*_unread(len(entries) - len(known)), *_same(entries), *_alike(known), *_constant(known)]
+    for kind, group in sorted(_kinds(known).items()):
+        found += [*_inverted(kind, group), *_odd_spacing(kind, group)]
+    return [*found, *_imbalance(entries, classes)]
+
+
+def _unread(count: int) -> Iterator[Finding]:
+    if count:
+        yield Finding("NOT_READ", f"{count} images came in before there were these checks: add them again")
+
+
+def _same(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
+    groups = defaultdict(list)
+    for entry in entries:
+        if entry.elsewhere:
+            groups[entry.traits.image].append(entry)
+    for group in groups.values():
+        patients = sorted({entry.patient for entry in group})
+        text = f"the same pixels under {len(patients)} patients ({', '.join(patients)}): left out of cohorts"
+        yield Finding("SAME_IMAGE", text, tuple(entry.id for entry in group))
+
+
+def _alike(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
+    """Images of different patients that look the same, such as copies with other text in them."""
+    seen = [entry for entry in entries if entry.traits.looks != CONSTANT]
+    if len(seen) > MOST_COMPARED:
+        text = f"{len(seen)} images are too many to compare how they look, most {MOST_COMPARED}"
+        yield Finding("NOT_COMPARED", text)
+        return
+    bits = _bits(seen)
+    patients = np.unique([entry.patient for entry in seen], return_inverse=True)[1] if seen else np.empty(0)
+    for start in range(0, len(seen), CHUNK):
+        part = slice(start, start + CHUNK)
+        apart = np.bitwise_count(bits[part, None] ^ bits[None]).sum(axis=2, dtype=np.int64)
+        near = (apart <= ALIKE_BITS) & (patients[part, None] != patients[None])
+        for row, other in np.argwhere(near):
+            pair = seen[start + row], seen[other]
+            if start + row < other and pair[0].traits.image != pair[1].traits.image:
+                text = f"looks like a copy under another patient ({pair[0].patient}, {pair[1].patient})"
+                yield Finding("LOOKS_ALIKE", text, (pair[0].id, pair[1].id))
+
+
+def _bits(entries: Sequence[LabelledObject]) -> NDArray[np.uint64]:
+    """uint64 [images, 4]."""
+    data = b"".join(bytes.fromhex(entry.traits.looks) for entry in entries)
+    return np.frombuffer(data, dtype=np.uint64).reshape(len(entries), -1)
+
+
+def _constant(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
+    blank = tuple(entry.id for entry in entries if entry.traits.looks == CONSTANT)
+    if blank:
+        yield Finding("CONSTANT", f"{len(blank)} images have one value everywhere", blank)
+
+
+def _kinds(entries: Sequence[LabelledObject]) -> dict[str, list[LabelledObject]]:
+    """Images by modality and body part."""
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[f"{entry.modality} {entry.traits.body_part}".strip() or "unknown modality"].append(entry)
+    return groups
+
+
+def _inverted(kind: str, group: Sequence[LabelledObject]) -> Iterator[Finding]:
+    """Negatives: their grid cells go the other way than in most images of the kind."""
+    seen = [entry for entry in group if entry.traits.looks != CONSTANT]
+    if len(seen) < ENOUGH:
+        return
+    bits = np.unpackbits(_bits(seen).view(np.uint8), axis=1)
+    usual = bits.mean(axis=0) > 1 / 2
+    agreeing = (bits == usual).mean(axis=1)
+    odd = tuple(entry.id for entry, share in zip(seen, agreeing, strict=True) if share < INVERTED)
+    if odd:
+        text = f"{len(odd)} of {len(seen)} {kind} images look like negatives: is their photometry wrong?"
+        yield Finding("NEGATIVE", text, odd)
+
+
+def _odd_spacing(kind: str, group: Sequence[LabelledObject]) -> Iterator[Finding]:
+    for name, text in (("spacing_mm", "pixel spacing"), ("slice_thickness_mm", "slice thickness")):
+        having = [
+            (entry, float(value)) for entry in group if (value := getattr(entry.traits, name)) is not None
+        ]
+        if len(having) < ENOUGH:
+            continue
+        logs = np.log([value for _, value in having])
+        apart = np.abs(logs - np.median(logs))
+        limit = max(np.log(SPACING_FACTOR), SPACING_DEVIATIONS * 1.4826 * float(np.median(apart)))
+        odd = [entry for (entry, _), distance in zip(having, apart, strict=True) if distance > limit]
+        if odd:
+            usual = float(np.exp(np.median(logs)))
+            said = (
+                f"{len(odd)} of {len(having)} {kind} images have a {text} far from the usual {usual:.3g} mm"
+            )
+            yield Finding("SPACING", said, tuple(entry.id for entry in odd))
+
+
+def _imbalance(entries: Sequence[LabelledObject], classes: Sequence[str]) -> Iterator[Finding]:
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.label is not None:
+            patients[entry.label].add(entry.patient)
+    counts = Counter({label: len(patients[label]) for label in classes or sorted(patients)})
+    for label, count in counts.items():
+        if counts.total() and count < RARE * counts.total():
+            yield Finding("IMBALANCE", f"{label!r} has {count} of {counts.total()} labelled patients")
