@@ -24,7 +24,7 @@ from fedai.errors import ConfigError, FederationError, RefusedByPolicy
 from fedai.flower import read_reply, read_task, reply_record
 from fedai.study import Study, parse_study
 from fedai.wire import Reply, Task
-from fedai_site import allowance, approvals, policy, replies
+from fedai_site import allowance, approvals, policy, replies, requests
 from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
 from fedai_site.egress import Egress, check_norm, seal
@@ -188,7 +188,7 @@ class Agent:
             facts = self._facts(fleet, envelope.run_id)
             policy.check_bundle(facts.bundle_sha256)
             study = parse_study(facts.study, "the run's study")
-            allowed = permit(self.home, study)
+            allowed = self._permit(study)
             message = fleet.fetch(envelope, wire.largest_task(study))
             task = read_task(message.content)
             run = _checked_run(task.run)
@@ -203,6 +203,15 @@ class Agent:
             if self.over.is_set():
                 raise RunEnded("the run was stopped") from None
             return self._sealed(error, envelope.head, run)
+
+    def _permit(self, study: Study) -> Permit:
+        """What was asked for and isn't allowed is kept for the engineer to look at."""
+        try:
+            return permit(self.home, study)
+        except RefusedByPolicy:
+            if self.home.settings.name in study.sites:
+                requests.note(self.home, study)
+            raise
 
     def _facts(self, fleet: Fleet, run_id: int) -> RunFacts:
         if run_id not in self.facts:

@@ -2,7 +2,7 @@
 
 `approvals/HASH.json` holds the study and what was signed: study, bundle of the release, policy, snapshot of
 the cohort (`HASH.cohort`), and until when it holds. Files of earlier releases hold no signature; they count
-where the home has no policy. What was taken back lies in `approvals/revoked/`.
+where the home has no policy. What was taken back lies in `approvals/revoked/`, a no in `approvals/rejected/`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from fedai_site.policy import Policy
 
 if TYPE_CHECKING:
     from fedai_site.cohort import Cohort
+
+REJECTED = "rejected"
 
 
 class Terms(Frozen):
@@ -88,6 +90,14 @@ class Kept(Frozen):
     terms: Terms | None = None
     signature: StudySignature | None = None
     marks: tuple[Mark, ...] = ()
+
+
+class Rejection(Frozen):
+    """Who said no to a study, when, and why."""
+
+    by: str = ""
+    why: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,7 @@ def sign_approval(
     marks = others if mark.key in {one.key for one in others} else (*others, mark)
     names = " and ".join(one.by for one in marks)
     changed = {"marks": marks, "approved_by": names, "signature": signature}
+    (folder / REJECTED / f"{study.sha256}.json").unlink(missing_ok=True)
     return _write(folder, study, kept.model_copy(update=changed))
 
 
@@ -218,6 +229,17 @@ def revoke(folder: Path, sha256: str) -> bool:
 def is_revoked(folder: Path, study: Study) -> bool:
     """Whether a yes to this study was taken back."""
     return any((folder / "revoked").glob(f"{study.sha256}-*.json"))
+
+
+def rejection(folder: Path, study: Study) -> Rejection | None:
+    """The no to exactly this study, where one was said; a damaged file is a no without a name."""
+    path = folder / REJECTED / f"{study.sha256}.json"
+    if not path.exists():
+        return None
+    try:
+        return Rejection.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return Rejection()
 
 
 def approvals(folder: Path) -> list[Approval]:

@@ -1,4 +1,4 @@
-"""`fedai site policy | review | approve | revoke`: what the hospital allows, and its yes to one study."""
+"""`fedai site policy | inbox | review | approve | reject | revoke`: what the hospital allows."""
 
 from __future__ import annotations
 
@@ -121,6 +121,53 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     approval = approvals.sign_approval(site.approvals, study, by, file, terms, cohort, signature)
     waits = bool(found and found.two_persons and approval.signatures < 2)
     return {**vars(approval), "fingerprint": print_, "waits_for_second": waits}
+
+
+@app.command()
+def inbox(
+    home: Home,
+    study: Annotated[
+        Path | None, typer.Argument(help="A study file to put there, with its signature.", metavar="STUDY")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The studies that were asked of this site, by a run or by you, and what became of each."""
+    from fedai.cli.output import table
+    from fedai.study import read_study
+    from fedai_site import requests
+    from fedai_site.home import open_home
+
+    site = open_home(home)
+    if study is not None:
+        requests.keep(site, read_study(study), study)
+    found = requests.listed(site)
+    said = {one.path: " ".join(filter(None, (one.state, one.by, one.why))) for one in found}
+    rows = [(f"{one.study} {one.version}", said[one.path], one.since, one.path) for one in found]
+    lines = table(("study", "state", "since", "file"), rows) if rows else ["no study was asked for"]
+    emit({"requests": [vars(one) for one in found]}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def reject(
+    home: Home,
+    study: StudyFile,
+    why: Annotated[str, typer.Option(help="The reason, for your colleagues; it stays here.")],
+    by: Annotated[str | None, typer.Option(help="Who says no; else this account's name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say no to exactly this study; a yes to it ends. Approving it later takes the no away."""
+    from fedai.study import read_study
+    from fedai_site import requests
+    from fedai_site.home import open_home
+
+    site, read = open_home(home), read_study(study)
+    requests.keep(site, read, study)
+    requests.reject(site, read, by or getpass.getuser(), why)
+    emit(
+        {"study_hash": read.sha256, "state": "REJECTED", "why": why},
+        as_json=as_json,
+        lines=[f"{read.name} version {read.version} is rejected"],
+    )
 
 
 @app.command()

@@ -86,6 +86,8 @@ def _check_approvers(study: Study, policy: Policy, signers: set[str]) -> None:
 
 
 def _refuse_unapproved(home: SiteHome, study: Study) -> NoReturn:
+    if approvals.rejection(home.approvals, study) is not None:
+        _refuse(study, "REJECTED", "was looked at here, and the answer was no")
     if approvals.is_revoked(home.approvals, study):
         _refuse(study, "REVOKED", "was approved, and the approval was revoked")
     versions = {(one.study_name, one.version) for one in approvals.approvals(home.approvals)}

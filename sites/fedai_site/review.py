@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedai.cli.output import table
-from fedai.errors import RefusedByPolicy
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Purpose, Study
 from fedai.wire import most_models
 from fedai_site import approvals
 from fedai_site.cohort import Cohort, select
 from fedai_site.home import SiteHome
-from fedai_site.permit import permit
 from fedai_site.policy import clauses, read_policy
+from fedai_site.requests import state_of
 
 
 def review(home: SiteHome, study: Study, signature: StudySignature | None) -> dict[str, Any]:
@@ -41,17 +40,8 @@ def review(home: SiteHome, study: Study, signature: StudySignature | None) -> di
         "policy_hash": policy.sha256 if policy else "",
         "clauses": [vars(clause) for clause in found],
         "accepted": all(clause.holds for clause in found),
-        "state": _state(home, study),
+        "state": state_of(home, study),
     }
-
-
-def _state(home: SiteHome, study: Study) -> str:
-    """APPROVED, or the reason code with which the agent would refuse a run now."""
-    try:
-        permit(home, study)
-    except RefusedByPolicy as refusal:
-        return refusal.reason
-    return "APPROVED"
 
 
 def _words(study: Study) -> Iterator[tuple[str, str]]:

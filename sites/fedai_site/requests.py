@@ -1,0 +1,107 @@
+"""Studies that were asked of this site: what an engineer put there, and what a run asked for unapproved.
+
+`requests/NAME-VERSION-HASH.json` holds a study's canonical JSON, which every command takes as a study file;
+its signature, where one came, lies beside it. A no to a study lies in `approvals/rejected/`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedai.errors import ConfigError, RefusedByPolicy
+from fedai.signatures import signature_file
+from fedai.study import Study, parse_study
+from fedai_site import approvals
+from fedai_site.home import SiteHome
+from fedai_site.permit import permit
+
+MOST = 50  # a server that makes up studies fills no disk
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One study that waits or was decided. `state`: APPROVED, or why a run of it is refused now."""
+
+    path: str
+    study: str
+    version: int
+    study_hash: str
+    state: str
+    since: str
+    by: str = ""
+    why: str = ""
+
+
+def keep(home: SiteHome, study: Study, file: Path | None = None) -> Path:
+    """Put a study where the engineer sees it, with the signature beside `file`; one that is there stays.
+
+    Raises ConfigError where too many wait.
+    """
+    folder = home.folder / "requests"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    path = folder / f"{study.name}-{study.version}-{study.sha256[:12]}.json"
+    if not path.exists():
+        if len(list(_kept(folder))) >= MOST:
+            raise ConfigError(
+                f"{MOST} studies are there already", where=str(folder), hint="delete what was decided"
+            )
+        path.write_text(study.canonical(), encoding="utf-8")
+    if file and file.resolve() != path.resolve() and signature_file(file).exists():
+        shutil.copyfile(signature_file(file), signature_file(path))
+    return path
+
+
+def note(home: SiteHome, study: Study) -> None:
+    """In the agent: a run asked for a study that it may not have, so that the engineer learns of it."""
+    try:
+        keep(home, study)
+    except (OSError, ConfigError) as error:
+        log.warning("the study %s was asked for and could not be kept: %s", study.sha256[:12], error)
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    yield from sorted(folder.glob("*.json"))
+
+
+def listed(home: SiteHome) -> list[Request]:
+    """Every study in `requests`; a damaged file is none."""
+    found = []
+    for path in _kept(home.folder / "requests"):
+        try:
+            study = parse_study(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ConfigError):
+            continue
+        since = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        said = approvals.rejection(home.approvals, study) or approvals.Rejection()
+        state = state_of(home, study)
+        found.append(
+            Request(str(path), study.name, study.version, study.sha256, state, since, said.by, said.why)
+        )
+    return found
+
+
+def state_of(home: SiteHome, study: Study) -> str:
+    """APPROVED, or the reason code with which the agent would refuse a run now."""
+    try:
+        permit(home, study)
+    except RefusedByPolicy as refusal:
+        return refusal.reason
+    return "APPROVED"
+
+
+def reject(home: SiteHome, study: Study, by: str, why: str) -> None:
+    """Say no to exactly this study: it is refused as REJECTED until somebody approves it. A yes ends."""
+    approvals.revoke(home.approvals, study.sha256)
+    folder = home.approvals / approvals.REJECTED
+    folder.mkdir(exist_ok=True, mode=0o700)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    partial = folder / f"{study.sha256}.partial"
+    partial.write_text(json.dumps({"by": by, "why": why, "at": at}, indent=1), encoding="utf-8")
+    partial.replace(folder / f"{study.sha256}.json")
