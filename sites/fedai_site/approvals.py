@@ -247,6 +247,11 @@ def approvals(folder: Path) -> list[Approval]:
     return [found[1] for path in sorted(folder.glob("*.json")) if (found := _read(path)) is not None]
 
 
+def standing(folder: Path) -> list[Kept]:
+    """The approvals that weren't taken back."""
+    return [found[0] for path in sorted(folder.glob("*.json")) if (found := _read(path)) is not None]
+
+
 def approved_before(folder: Path, name: str) -> list[tuple[Kept, Study]]:
     """Every version of a study that was ever approved here, whether it still is or not; the newest last."""
     paths = [*folder.glob("*.json"), *(folder / "revoked").glob("*.json")]

@@ -36,12 +36,17 @@ def load(home: Path, cases: Sequence[Case], preprocessing: Preprocessing) -> NDA
     """
     rows, columns = preprocessing.image_size
     images = np.empty((len(cases), 1, rows, columns), dtype=np.uint8)
-    folder = home / CACHE / _settings(preprocessing)
+    folder = folder_of(home, preprocessing)
     for patient in {case.patient for case in cases}:
         (folder / patient).mkdir(parents=True, exist_ok=True)  # before any file is read: see `forget`
     for number, case in enumerate(cases):
         images[number, 0] = _image(folder / case.patient, case, preprocessing)
     return images
+
+
+def folder_of(home: Path, preprocessing: Preprocessing) -> Path:
+    """Where the arrays of all studies with this preprocessing lie, by patient."""
+    return home / CACHE / _settings(preprocessing)
 
 
 def arrays_of(home: Path, patients: Collection[str]) -> list[Path]:

@@ -305,6 +305,12 @@ class Catalogue:
         query = "SELECT plan, split FROM splits WHERE patient = ? ORDER BY plan"
         return dict(self._connection.execute(query, (patient,)).fetchall())
 
+    def forget_plans(self, plans: Iterable[str]) -> int:
+        """Delete all assignments under some plans; gives how many those were."""
+        with self._connection as connection:
+            rows = [(plan,) for plan in plans]
+            return connection.executemany("DELETE FROM splits WHERE plan = ?", rows).rowcount
+
     def assign(self, plan: str, splits: Mapping[str, str]) -> None:
         """Store new assignments; those made before stay."""
         with self._connection as connection:

@@ -177,6 +177,42 @@ def train(
     emit({**made, "checkpoint": str(out / "weights.safetensors")}, as_json=as_json, lines=lines)
 
 
+@app.command()
+def backup(
+    home: Home,
+    file: Annotated[Path, typer.Argument(help="A new file, outside of the home.", metavar="FILE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write catalogue, consents, splits, ledger, approvals and keys to FILE; keep it as the keys are kept."""
+    from fedai_site.backup import back_up
+    from fedai_site.home import open_home
+
+    manifest = back_up(open_home(home), file)
+    lines = [
+        f"{len(manifest['files'])} files, {file.stat().st_size} bytes",
+        f"it holds this site's keys: {file}",
+    ]
+    emit({"file": str(file), **manifest}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file of `fedai site backup`.", metavar="FILE")],
+    home: Annotated[Path, typer.Argument(help="A new folder.", metavar="HOME")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a home from a backup; then add the archive's images again: they get the same pseudonyms."""
+    from fedai_site.backup import restore as unpack
+
+    made = unpack(file, home)
+    lines = [
+        f"home  {made.folder}",
+        "next: withdraw again who has withdrawn since the backup was made",
+        f"then: fedai site add-data {home} FOLDER",
+    ]
+    emit({"home": str(made.folder), "site": made.settings.name}, as_json=as_json, lines=lines)
+
+
 @ledger_app.command("show")
 def ledger_show(home: Home, last: Annotated[int, typer.Option(help="Only so many lines; 0 is all.")] = 20,
                 content: Annotated[Path | None, typer.Option("--bytes", metavar="FOLDER",

@@ -181,3 +181,26 @@ def revoke(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
     found = approvals.revoke(open_home(home).approvals, read.sha256)
     lines = [f"{read.name} {'is revoked' if found else 'was not approved'}"]
     emit({"study_hash": read.sha256, "revoked": found}, as_json=as_json, lines=lines)
+
+
+@app.command()
+def purge(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
+    """A study is over: delete what was kept for its versions, search for it, and give a signed receipt."""
+    from fedai.study import read_study
+    from fedai_site.agent import alone
+    from fedai_site.home import open_home
+    from fedai_site.purge import purge as delete
+    from fedai_site.receipts import verify
+
+    site = open_home(home)
+    read = read_study(study)
+    with alone(site.folder):
+        receipt = delete(site, read)
+    facts = verify(receipt, site.folder / "keys" / "receipts.pub")
+    deleted, searched = facts["deleted"], facts["searched"]
+    lines = [
+        f"deleted   {deleted['files']} files, splits of {deleted['splits_of_patients']} patients",
+        f"searched  {searched['files']} files, {searched['bytes']} bytes: nothing left",
+        f"receipt   {receipt}",
+    ]
+    emit({"file": str(receipt), **facts}, as_json=as_json, lines=lines)
