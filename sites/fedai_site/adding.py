@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from fedai.errors import ConfigError
 from fedai_site import intake
@@ -56,20 +56,21 @@ class Added:
     unknown_labels: tuple[int, ...]
 
 
-def add_data(
-    home: Path,
-    folder: Path,
-    labels: Path | None,
-    *,
-    profile: Profile = BASIC,
-    pixels: bool = False,
-    processes: int | None = None,
-    progress: Progress | None = None,
-) -> Added:
+class Chosen(TypedDict, total=False):
+    """How files are cleaned. `pixels`: also search them for text and remove faces from head volumes, or
+    quarantine. `engine`: where: processes of this machine, ray or dask.
+    """
+
+    profile: Profile
+    pixels: bool
+    engine: str
+    processes: int | None
+    progress: Progress | None
+
+
+def add_data(home: Path, folder: Path, labels: Path | None, **chosen: Unpack[Chosen]) -> Added:
     """Clean every usable image under `folder` (or in one ZIP archive) into the site's home and label what the
     CSV names.
-
-    `pixels`: also search them for text and remove faces from head volumes, or quarantine.
 
     Raises ConfigError (label file, missing folder or key) before any file is opened, DataError when the disk
     is full; what was done until then stays, and a rerun continues.
@@ -79,30 +80,25 @@ def add_data(
             "there is no such folder or archive", where=str(folder),
             hint="give the folder of the DICOM export, or a ZIP of it",
         )  # fmt: skip
-    chosen = {"profile": profile, "pixels": pixels, "processes": processes, "progress": progress}
     return _add(home, folder, None, labels, chosen)
 
 
 def add_inbox(
-    home: Path, labels: Path | None, *, coming: Coming | None = None, profile: Profile = BASIC,
-    pixels: bool = False, processes: int | None = None, progress: Progress | None = None,
-) -> Added:  # fmt: skip
+    home: Path, labels: Path | None, *, coming: Coming | None = None, **chosen: Unpack[Chosen]
+) -> Added:
     """As `add_data`, for what lies in the home's inbox and what is `coming` into it meanwhile.
 
     Of several contents of an object the one that came last stands. What is in the catalogue then is deleted
     from the inbox; what is in quarantine stays there, and isn't tried again before something has changed.
     """
     folder = open_inbox(home)
-    chosen = {"profile": profile, "pixels": pixels, "processes": processes, "progress": progress}
     return _add(home, folder, Inbox(folder.resolve(), coming), labels, chosen)
 
 
-def _add(
-    home: Path, folder: Path, source: Source | None, labels: Path | None, chosen: dict[str, Any]
-) -> Added:
+def _add(home: Path, folder: Path, source: Source | None, labels: Path | None, chosen: Chosen) -> Added:
     table = read_labels(labels) if labels else None
-    pixels = chosen["pixels"]
-    profile = chosen["profile"]
+    profile, pixels = chosen.get("profile", BASIC), chosen.get("pixels", False)
+    engine, processes = chosen.get("engine", "processes"), chosen.get("processes")
     settings = Settings(profile, home / "keys" / "pseudonym.key", pixels=pixels, faces=pixels)
     names = names_of(settings)
     look = partial(intake.look, names)
@@ -115,7 +111,8 @@ def _add(
     try:
         with Catalogue(home / "catalogue.sqlite") as catalogue:
             catalogue.use_key(names.key_id)
-            ran = run(job, processes=chosen["processes"], progress=chosen["progress"], source=source)
+            progress = chosen.get("progress")
+            ran = run(job, source=source, engine=engine, processes=processes, progress=progress)
             with State(job.private) as state:
                 state.conceal(str(Reason.WITHDRAWN), lambda path: names.label_key("path", str(path)))
                 recatalogue(catalogue, state)

@@ -14,7 +14,9 @@ from fedai.cli.output import JsonOption, emit, file_progress, table
 from fedai_site.cli_deid import split_lines
 
 if TYPE_CHECKING:
-    from fedai_site.adding import Added
+    from collections.abc import Callable
+
+    from fedai_site.adding import Added, Chosen
     from fedai_site.home import SiteHome
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -47,6 +49,7 @@ def add_data(
     new_only: Annotated[
         bool, typer.Option("--new-only", help="With --dicomweb: nothing that came before.")
     ] = False,
+    engine: Annotated[str, typer.Option(help="processes, ray or dask.")] = "processes",
     as_json: JsonOption = False,
 ) -> None:
     """De-identify images into the home and label them: of a folder, the inbox or a DICOMweb service.
@@ -63,21 +66,26 @@ def add_data(
         raise ConfigError("--filter and --new-only go with --dicomweb", hint="fedai site add-data --help")
     if every is not None and not inbox:
         raise ConfigError("--every goes with --inbox", hint="fedai site add-data --help")
+    chosen: Chosen = {"pixels": pixels, "engine": engine}
     if dicomweb is not None:
-        _fetch(site, dicomweb, matching or [], new_only, labels, pixels, as_json)
+        _fetch(site, dicomweb, matching or [], new_only, labels, chosen, as_json)
     elif inbox:
-        _take(site, labels, pixels, every, as_json)
+        _take(site, labels, chosen, every, as_json)
     else:
         from fedai_site.adding import add_data as add
 
         assert folder is not None
         with file_progress() as progress:
-            added = add(site.folder, folder, labels, pixels=pixels, progress=progress)
+            added = add(site.folder, folder, labels, **_with(chosen, progress))
         _tell(added, as_json)
 
 
+def _with(chosen: Chosen, progress: Callable[[int, int], None] | None) -> Chosen:
+    return {**chosen, "progress": progress}
+
+
 def _fetch(
-    site: SiteHome, name: str, matching: list[str], new_only: bool, labels: Path | None, pixels: bool,
+    site: SiteHome, name: str, matching: list[str], new_only: bool, labels: Path | None, chosen: Chosen,
     as_json: bool,
 ) -> None:  # fmt: skip
     from fedai_site.adding import add_inbox
@@ -85,18 +93,18 @@ def _fetch(
 
     fetching = Fetching(site.folder, service(site.settings.dicomweb, name), matching, new_only)
     with file_progress() as progress:
-        added = add_inbox(site.folder, labels, coming=fetching.coming, pixels=pixels, progress=progress)
+        added = add_inbox(site.folder, labels, coming=fetching.coming, **_with(chosen, progress))
     fetching.check()
     _tell(added, as_json)
 
 
-def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None, as_json: bool) -> None:
+def _take(site: SiteHome, labels: Path | None, chosen: Chosen, every: float | None, as_json: bool) -> None:
     from fedai_site.adding import add_inbox
     from fedai_site.deidentify.run import AtWork
     from fedai_site.inbox import INBOX, what_waits
 
     with file_progress() as progress:
-        added = add_inbox(site.folder, labels, pixels=pixels, progress=progress)
+        added = add_inbox(site.folder, labels, **_with(chosen, progress))
     _tell(added, as_json)
     seen = what_waits(site.folder / INBOX)
     while every is not None:
@@ -104,7 +112,7 @@ def _take(site: SiteHome, labels: Path | None, pixels: bool, every: float | None
         if what_waits(site.folder / INBOX) == seen:  # what is in quarantine stays
             continue
         try:
-            _tell(add_inbox(site.folder, labels, pixels=pixels), as_json)
+            _tell(add_inbox(site.folder, labels, **chosen), as_json)
         except AtWork:
             continue
         seen = what_waits(site.folder / INBOX)

@@ -268,3 +268,23 @@ def test_pydicom_s_own_files_all_end_as_an_image_or_in_quarantine(home: Path) ->
         kept = intake.read(path)
         assert kept.PatientIdentityRemoved == "YES"
         assert not [element for element in kept.iterall() if element.tag.is_private]
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_a_cluster_fills_the_catalogue_as_one_machine_does(tmp_path: Path, engine: str) -> None:
+    pytest.importorskip({"dask": "distributed"}.get(engine, engine))
+    secret = tmp_path / "pseudonym.key"
+    create_secret(secret)
+    for number in range(6):
+        save(radiograph(number, f"P{number}"), tmp_path / "in" / f"{number}.dcm")
+    found = []
+    for name, more in (("one", {}), ("many", {"engine": engine, "processes": 2})):
+        home = tmp_path / name
+        (home / "keys").mkdir(parents=True)
+        (home / "keys" / "pseudonym.key").write_bytes(secret.read_bytes())
+        (home / "keys" / "pseudonym.key").chmod(0o600)
+        add_data(home, tmp_path / "in", None, **more)  # type: ignore[arg-type]
+        with Catalogue(home / "catalogue.sqlite") as catalogue:
+            found.append([(entry.id, entry.sha256, entry.traits) for entry in catalogue.labelled()])
+    assert found[0] == found[1]
+    assert len(found[0]) == 6

@@ -56,9 +56,7 @@ def test_a_purge_deletes_what_the_study_left_and_proves_it(
     assert not (home.approvals / f"{study.sha256}.cohort").exists()
     with Catalogue(home.catalogue) as catalogue:
         assert catalogue.splits(study.split_plan) == {}
-    assert (
-        receipts.verify(Path(facts["file"]), home.folder / "keys" / "receipts.pub")["study"] == study.name
-    )
+    assert receipts.verify(Path(facts["file"]), home.folder / "keys" / "receipts.pub")["study"] == study.name
 
 
 def test_other_studies_keep_what_is_theirs(
