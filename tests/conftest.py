@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from federation_sites import Federation
 
 
+settings.register_profile("fedai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedai")  # no test is timed
 SHARED = re.compile(r"\b(federation: Federation|whole_run|misbehaving)\b")
 RUNNING = pytest.StashKey[ExitStack]()
 
@@ -23,6 +27,12 @@ RUNNING = pytest.StashKey[ExitStack]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The walkthrough first: it is the longest single test, and nothing waits for it then."""
     items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: a full garbage collection (Flower asks for some) needn't go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
