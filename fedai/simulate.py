@@ -168,7 +168,9 @@ def _working(visitor: Visitor, workers: int) -> Iterator[Map]:
     if workers == 1:
         yield lambda what, jobs: map(getattr(visitor, what), jobs)
         return
-    facts = (visitor.study, dict(visitor.sites), visitor.folder)
+    import torch
+
+    facts = (visitor.study, dict(visitor.sites), visitor.folder, torch.get_num_threads())
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=_begin, initargs=facts) as pool:
         yield lambda what, jobs: pool.imap_unordered(_do, ((what, job) for job in jobs))
@@ -177,10 +179,10 @@ def _working(visitor: Visitor, workers: int) -> Iterator[Map]:
 _visitors: list[Visitor] = []  # of a worker process: its only one
 
 
-def _begin(study: Study, sites: Mapping[str, Site], folder: Path) -> None:
+def _begin(study: Study, sites: Mapping[str, Site], folder: Path, threads: int) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)  # as many as without workers: sums come out the same to the bit
     _visitors.append(Visitor(study, sites, folder))
 
 

@@ -31,7 +31,9 @@ def simulate(
     ] = None,
     cases: Annotated[int, typer.Option(min=2, max=10_000, help="Of each invented site, in each split.")] = 20,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes, for invented sites.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Of torch; 0: as torch chooses.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Of torch; 0: as torch chooses, 1 with several workers.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a study's model over homes of this machine, or invented sites, as a run with its seeds would."""
@@ -44,10 +46,10 @@ def simulate(
         raise ConfigError("name either homes or a number of sites", hint="--home HOME ..., or --sites N")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is there already", hint="name a new folder")
-    if threads:
+    if threads or workers > 1:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads or 1)
     of_study = read_study(study)
     _check_least(of_study, sites or len(home or []))
 

@@ -244,12 +244,12 @@ def rejection(folder: Path, study: Study) -> Rejection | None:
 
 def approvals(folder: Path) -> list[Approval]:
     """Every approval of this site; a damaged file is none."""
-    return [found[1] for path in sorted(folder.glob("*.json")) if (found := _read(path)) is not None]
+    return [approval for _, approval in standing(folder)]
 
 
-def standing(folder: Path) -> list[Kept]:
+def standing(folder: Path) -> list[tuple[Kept, Approval]]:
     """The approvals that weren't taken back."""
-    return [found[0] for path in sorted(folder.glob("*.json")) if (found := _read(path)) is not None]
+    return [found for path in sorted(folder.glob("*.json")) if (found := _read(path)) is not None]
 
 
 def approved_before(folder: Path, name: str) -> list[tuple[Kept, Study]]:

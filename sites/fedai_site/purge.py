@@ -42,7 +42,7 @@ def purge(home: SiteHome, study: Study) -> Path:
     """
     versions = [study, *(old for _, old in approvals.approved_before(home.approvals, study.name))]
     versions = list({one.sha256: one for one in versions}.values())
-    others = [parse_study(kept.study) for kept in approvals.standing(home.approvals)]
+    others = [parse_study(kept.study) for kept, _ in approvals.standing(home.approvals)]
     if any(one.name == study.name for one in others):
         raise ConfigError(f"{study.name} is approved", hint="fedai site revoke HOME STUDY, for each version")
     found = _leftovers(home, versions, others)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from studies import SMALL, draw_images, merged, small_study
 
@@ -62,8 +64,16 @@ def test_the_order_of_the_sites_changes_no_bit(tmp_path: Path) -> None:
     assert bits(one) == bits(other)
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 def test_worker_processes_change_no_bit_and_find_what_was_left_at_sites(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     monkeypatch.setattr(crowd, "POOL_PATIENTS", 12)
     network = {"normalization": "as_built"}
