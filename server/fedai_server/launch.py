@@ -57,6 +57,11 @@ def halt(home: ServerHome, name: str) -> bool:
     return stopped
 
 
+def references_of(run: Path) -> list[str]:
+    """An ended run's references, in the form that `launch` takes."""
+    return [f"{path.stem}={path}" for path in sorted((run / "references").glob("*.safetensors"))]
+
+
 def _references(texts: Sequence[str]) -> list[tuple[str, Path]]:
     found = [_reference(text) for text in texts]
     names = [name for name, _ in found]

@@ -14,7 +14,7 @@ from fedai_site.ledger import Ledger
 from fedai_site.sent import Sent
 from fedai_site.witness import verify
 from federation_processes import fedai_command
-from federation_sites import PATIENTS, SITES, Federation
+from federation_sites import PATIENTS, SITES, Federation, environment
 from received import arrays_in, messages_in, objects_in
 
 from fedai.compare import compare
@@ -141,9 +141,14 @@ def test_the_models_are_judged_and_compared(whole_run: object, federation: Feder
     assert json.loads(done.stdout).items() >= json.loads(json.dumps(told)).items()
 
 
-def test_a_second_run_starts_from_the_same_sites_without_a_restart(
-    whole_run: object, federation: Federation
+def test_a_run_is_done_once_more_without_a_restart_and_no_bit_differs(
+    whole_run: dict[str, Any], federation: Federation
 ) -> None:
-    record = federation.run(federation.study("again", sites=("north", "east")))
-    assert record["state"] == "finished"
-    assert record["rounds"][0]["answered"] == ["east", "north"]
+    words = [*fedai_command(), "run", "reproduce", "whole-1", "--home", str(federation.home.folder), "--json"]
+    environ = environment(federation.witness)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr + federation.told()
+    told = json.loads(done.stdout)
+    assert (told["same"], told["first"], told["reasons"]) == (True, "whole-1", [])
+    assert set(told["models"]) == {*MODELS, "round-0000", "round-0001", "round-0002"}
+    assert federation.runs.record(told["run"])["state"] == "finished"

@@ -90,6 +90,29 @@ def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def reproduce(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
+    """Do an ended run once more at its sites: is each model the same to the bit? Exits 1 where one isn't."""
+    from fedai.record import find_run, read_record
+    from fedai.reproduction import compare_runs
+    from fedai.study import Study
+    from fedai_server.home import open_home
+    from fedai_server.launch import launch, references_of
+
+    before = find_run(run, home)
+    study = Study.model_validate(read_record(before)["study"])
+    name = launch(open_home(home), study, references_of(before))
+    for line in _news(home, name):
+        progress_line(line)
+    found = compare_runs(before, find_run(name, home))
+    lines = [*table(("model", ""), found.models.items()), *found.reasons]
+    same = f"{name} is {found.first} to the bit" if found.is_same else f"{name} differs from {found.first}"
+    facts = {"run": name, "first": found.first, "same": found.is_same, "models": found.models}
+    emit({**facts, "reasons": found.reasons}, as_json=as_json, lines=[*lines, same])
+    if not found.is_same:
+        raise typer.Exit(1)
+
+
+@app.command()
 def matrix(
     runs: Annotated[list[str], typer.Argument(help="Ended runs, by name or folder.", metavar="RUN...")],
     home: Home = HERE,
