@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedai.cohort_rules import CohortRules
 from fedai.results import FEWEST, Comparison
 from fedai.tables import Table
 
@@ -147,11 +148,11 @@ def answers(record: Json, comparison: Comparison) -> dict[str, str]:
 
 def _of_data(record: Json, study: Json) -> dict[str, str]:
     sites, size = list(record.get("cohorts", {})), study.get("preprocessing", {})
-    modality = ", ".join(study.get("cohort", {}).get("modality", [])) or "any modality"
+    asked = CohortRules.model_validate(study.get("cohort", {})).words
     shape = " x ".join(map(str, size.get("image_size", []))) or "the study's size"
     return {
         "sources": f"{len(sites)} sites ({', '.join(sites)}); patients, dates and scanners: for the authors.",
-        "eligibility": f"Labelled images, {modality}, with a label of the study; exclusions by reason are "
+        "eligibility": f"Labelled images ({asked}) with a label of the study; exclusions by reason are "
         "under “Which images were used”.",
         "preprocessing": f"Percentile window and resizing to {shape}, then mean 0 and standard deviation 1.",
         "deidentification": "At each site, DICOM Basic Profile, before anything else reads an image.",

@@ -60,6 +60,19 @@ class CohortRules(Frozen):
     study_years: StudyYears | None = None
     minimum_patients: Annotated[int, Field(ge=1, le=1_000_000)] = 10
 
+    @property
+    def words(self) -> str:
+        """What is asked for, for a reader: `CT, chest, by GE or SIEMENS, aged 18 and more`."""
+        said = [
+            " or ".join(self.modality) or "any modality",
+            " or ".join(part.lower() for part in self.body_part),
+            f"by {' or '.join(self.manufacturer)}" if self.manufacturer else "",
+            _span("slices of {} mm", self.slice_thickness_mm, SliceThickness()),
+            _span("aged {}", self.age_years, AgeYears()),
+            _span("studies of {}", self.study_years, StudyYears()),
+        ]
+        return ", ".join(filter(None, said))
+
     @staticmethod
     def cross_checks(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
         """Ends that leave nothing between them: (place, what is wrong)."""
@@ -70,3 +83,16 @@ class CohortRules(Frozen):
             if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
                 found.append(((name, "at_least"), f"nothing is at least {least:g} and at most {most:g}"))
         return found
+
+
+Span = SliceThickness | AgeYears | StudyYears
+
+
+def _span(form: str, span: Span | None, whole: Span) -> str:
+    if span is None or span == whole:
+        return "" if span is None else form.format("any, if known")
+    if span.at_most == whole.at_most:
+        return form.format(f"{span.at_least:g} and more")
+    if span.at_least == whole.at_least:
+        return form.format(f"up to {span.at_most:g}")
+    return form.format(f"{span.at_least:g} to {span.at_most:g}")

@@ -25,7 +25,7 @@ class Form(StrEnum):
 
 @app.callback()
 def model() -> None:
-    """Models of ended runs: list, show, export."""
+    """Models of ended runs: list, show, export, card."""
 
 
 @app.command("list")
@@ -70,3 +70,26 @@ def export(
     apart = export_torchscript(find_run(run, home), name, out)
     told = {"model": name, "form": to.value, "file": str(out), "largest_difference": apart}
     emit(told, as_json=as_json, lines=[f"{out}  scores differ by {apart:.1g} at most"])
+
+
+@app.command()
+def card(
+    run: RunName,
+    name: ModelName,
+    out: Annotated[Path, typer.Option(help="The Markdown file to write; its facts go beside it as .json.")],
+    home: Home = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model's card: what it is and for, what it learned from, how well it does, what isn't known."""
+    import json
+
+    from fedai.model_card import card_of, markdown
+    from fedai.record import find_run
+
+    found = card_of(find_run(run, home), name)
+    facts = out.with_suffix(".json")
+    out.write_text(markdown(found), encoding="utf-8")
+    facts.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    emit(
+        {"file": str(out), "facts": str(facts), "card": found}, as_json=as_json, lines=[str(out), str(facts)]
+    )

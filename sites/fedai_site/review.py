@@ -57,8 +57,9 @@ def _words(study: Study) -> Iterator[tuple[str, str]]:
     yield "sites", ", ".join(study.sites)
     yield "learns", f"{study.task.kind}: {' / '.join(study.task.classes)}"
     rows, columns = study.preprocessing.image_size
-    modality, least = " or ".join(study.cohort.modality) or "any modality", study.cohort.minimum_patients
-    yield "from", f"{modality}, {rows} x {columns} pixels, at least {least} training patients"
+    yield "from", study.cohort.words
+    least = study.cohort.minimum_patients
+    yield "as", f"{rows} x {columns} pixels, of at least {least} training patients"
     yield "network", study.network.name
     yield (
         "trains",
