@@ -159,21 +159,36 @@ class Federation:
         return "\n".join(parts)
 
     def add_site(
-        self, name: str, *, faults: Path | None = None, batches: Path | None = None, data: bool = True
+        self,
+        name: str,
+        *,
+        faults: Path | None = None,
+        batches: Path | None = None,
+        data: bool = True,
+        address: str = "",
     ) -> Site:
         """Make a home, fill it, admit it and start its agent.
 
-        With faults, where a plan is given; writing down every batch, where a file is.
+        With faults, where a plan is given; writing down every batch, where a file is. `address`: of the
+        server, where it isn't its own.
         """
-        site = self.prepare_site(name, faults=faults, batches=batches)
+        site = self.prepare_site(name, faults=faults, batches=batches, address=address)
         if data:
             self.finish_adding(site, self.begin_adding(site))
         admit(self.home, name, site.home.public_key)
         site.start()
         return site
 
-    def prepare_site(self, name: str, *, faults: Path | None = None, batches: Path | None = None) -> Site:
-        home = make_site_home(self.folder / "sites" / name, name, self.home.address, self.home.authority)
+    def prepare_site(
+        self,
+        name: str,
+        *,
+        faults: Path | None = None,
+        batches: Path | None = None,
+        address: str = "",
+    ) -> Site:
+        address = address or self.home.address
+        home = make_site_home(self.folder / "sites" / name, name, address, self.home.authority)
         tail = ["site", "start", str(home.folder)]
         command = [*fedai_command(), *tail]
         for script, file in ((FAULTY, faults), (WATCHED, batches)):
