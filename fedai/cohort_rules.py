@@ -52,9 +52,11 @@ class CohortRules(Frozen):
     whether it is what is asked for doesn't take part.
     """
 
-    modality: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")], ...] = ()
-    body_part: tuple[Code, ...] = ()
-    manufacturer: tuple[Maker, ...] = ()
+    modality: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")], ...], Field(max_length=100)
+    ] = ()
+    body_part: Annotated[tuple[Code, ...], Field(max_length=100)] = ()
+    manufacturer: Annotated[tuple[Maker, ...], Field(max_length=100)] = ()
     slice_thickness_mm: SliceThickness | None = None
     age_years: AgeYears | None = None
     study_years: StudyYears | None = None

@@ -134,19 +134,22 @@ class _Population:
         precision = precision_measure(
             average_precision(counts), squares, self.sums.patients, self._members(k)
         )
+        both = bool(cases.min() > 0)  # with one kind of case alone, precision and net benefit say nothing
+        if not both:
+            precision = UNKNOWN
         return ClassResult(
             self.judgement.tasks[k],
             self._auroc(row, [k]),
             known(score.histogram.auroc_bound()[k]),
             precision if self._enough([k]) else Measure(precision.value),
-            known(average_precision_bound(counts, single)),
+            known(average_precision_bound(counts, single)) if both else None,
             Measure(known(score.calls.sensitivity()[k]), call_interval(score.calls, k, 1)),
             Measure(known(score.calls.specificity()[k]), call_interval(score.calls, k, 0)),
             (*(int(n) for n in score.calls.counts[k]),),  # type: ignore[arg-type]
             known(score.calibration.error()[k]),
             slope,
             intercept,
-            tuple(self._net_benefits(score, k)),
+            tuple(self._net_benefits(score, k)) if both else (),
             int(cases[1]),
             int(cases[0]),
             int(members[1]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedai.meta_analysis import RandomEffects, random_effects
 from fedai.metrics import ClusteredMean
@@ -43,6 +44,22 @@ def logit_of(auroc: float, variance: float, cases: Sequence[int]) -> tuple[float
         return None
     slope = auroc * (1 - auroc)
     return math.log(auroc / (1 - auroc)), steady_variance(auroc, variance, cases) / slope**2
+
+
+def across_differences(found: Sequence[tuple[float, float]]) -> RandomEffects | None:
+    """As `across`, for differences of AUROCs: no interval reaches beyond -1 and 1, which no difference can
+    be.
+    """
+    effects = across(found)
+    if effects is None:
+        return None
+    prediction = within_one(effects.prediction95) if effects.prediction95 else None
+    return replace(effects, ci95=within_one(effects.ci95), prediction95=prediction)
+
+
+def within_one(interval: tuple[float, float]) -> tuple[float, float]:
+    """The part of an interval between -1 and 1."""
+    return max(-1.0, interval[0]), min(1.0, interval[1])
 
 
 def across(found: Sequence[tuple[float, float]]) -> RandomEffects | None:

@@ -17,7 +17,14 @@ import numpy as np
 
 from fedai.agreed_bins import Bins, agree, auroc_bound
 from fedai.errors import ConfigError, DataError
-from fedai.measures import across, brier_measure, logit_of, mean_measure, precision_measure
+from fedai.measures import (
+    across,
+    across_differences,
+    brier_measure,
+    logit_of,
+    mean_measure,
+    precision_measure,
+)
 from fedai.meta_analysis import RandomEffects
 from fedai.metrics import Floats, Integers
 from fedai.placements import PlacementSums
@@ -290,7 +297,7 @@ def _compared(
         at = {site: d for site, p_ in own.items() if (d := p_.difference(a, b))}
         known = {site: (d.difference, d.se**2) for site, d in at.items() if d.se is not None}
         left_out = tuple(site for site in own if site not in known)
-        together = across([*known.values()])
+        together = across_differences([*known.values()])
         made.append(Pair(models[a], models[b], contrasted, p, at, together, left_out, tests))
     return tuple(made)
 

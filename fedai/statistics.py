@@ -215,14 +215,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 def mean_interval(mean: float, squares: ArrayLike, patients: int, cases: float) -> Interval | None:
     """95% interval of a mean over cases, clustered by patient (ratio estimator, on t).
 
-    `squares` [3]: sums over patients of x*x, x*n, n*n, x being the sum over a patient's n cases.
+    `squares` [3]: sums over patients of x*x, x*n, n*n, x being the sum over a patient's n cases. None where
+    all cases are alike: they can't tell how far others are.
     """
     xx, xn, nn = (float(v) for v in np.asarray(squares))
     if patients < 2 or not cases > 0:
         return None
     spread = max(0.0, xx - 2 * mean * xn + mean * mean * nn) * patients / (patients - 1)
     reach = float(stdtrit(patients - 1, 0.975)) * math.sqrt(spread) / cases
-    return mean - reach, mean + reach
+    return (mean - reach, mean + reach) if reach > 0 else None
 
 
 def combined_variance(weights: ArrayLike, covariance: Floats) -> float:

@@ -3,6 +3,7 @@ imported only when they are called, so that `--help` answers at once and neither
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -16,6 +17,7 @@ from fedai import __version__
 from fedai.cli.output import emit_error
 from fedai.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, ConfigError, FedaiError
 
+DEBUG = "FEDAI_DEBUG"
 OWN_COMMANDS = {
     "study": ("fedai.cli.study:app", "Check, show, hash and sign a study file."),
     "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
@@ -96,6 +98,16 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _print_frames(error: BaseException | None) -> None:
+    """Where it happened and of what kind, without a message: that may hold what a file said."""
+    print("Traceback, the innermost last, without messages:", file=sys.stderr)
+    while error is not None:
+        for frame in traceback.extract_tb(error.__traceback__):
+            print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', file=sys.stderr)
+        print(f"{type(error).__module__}.{type(error).__name__}", file=sys.stderr)
+        error = error.__cause__ or error.__context__
+
+
 def _end(error: Exception, *, as_json: bool) -> int:
     """Name a file that the system won't open or a disk that is full; what is left is a bug, and says so."""
     if isinstance(error, OSError) and error.filename is not None:
@@ -104,8 +116,10 @@ def _end(error: Exception, *, as_json: bool) -> int:
         )
         emit_error(told, as_json=as_json)
         return told.exit_code
-    traceback.print_exception(error)
-    emit_error(
-        FedaiError("this is a bug in fedai", hint="please report the lines on stderr"), as_json=as_json
-    )
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    else:
+        _print_frames(error)
+    hint = f"please report the lines on stderr; {DEBUG}=1 shows messages, which may hold what a file said"
+    emit_error(FedaiError("this is a bug in fedai", hint=hint), as_json=as_json)
     return BUG_EXIT_CODE

@@ -187,9 +187,10 @@ class Conduct:
         if len(self.sites) < rules.quorum:
             self.go_on_or_raise()
             raise OutOfTime(
-                f"{len(self.sites)} of {rules.quorum} sites needed were ready within {rules.waiting_s:g} s"
+                f"{len(self.sites)} of {rules.quorum} sites needed were ready"
+                f"{f' within {rules.waiting_s:g} s' if asked.late else ''}"
                 f"{told_of('away', asked.late)}{refusals_of(asked)}",
-                hint="look at each site's log under the reference given, then start the run again",
+                hint="ask each site's engineer what its log says under the reference, then start it again",
             )
 
     def _note_ready(self, site: str, reply: Reply) -> None:

@@ -76,10 +76,12 @@ def add_data(home: Path, folder: Path, labels: Path | None, **chosen: Unpack[Cho
     is full; what was done until then stays, and a rerun continues.
     """
     if not folder.is_dir() and not (folder.suffix.lower() == SUFFIX and folder.is_file()):
-        raise ConfigError(
-            "there is no such folder or archive", where=str(folder),
-            hint="give the folder of the DICOM export, or a ZIP of it",
-        )  # fmt: skip
+        what = (
+            "this is no folder and no ZIP archive"
+            if folder.exists()
+            else "there is no such folder or archive"
+        )
+        raise ConfigError(what, where=str(folder), hint="give the folder of the DICOM export, or a ZIP of it")
     return _add(home, folder, None, labels, chosen)
 
 

@@ -208,7 +208,8 @@ def _write(folder: Path, study: Study, kept: Kept) -> Approval:
 
 def _line(study: Study, kept: Kept) -> Approval:
     expires = kept.terms.expires if kept.terms else ""
-    told = (kept.approved_by, kept.approved_at, expires, len(kept.marks))
+    by = " and ".join(mark.by for mark in kept.marks) or kept.approved_by  # a mark's name is signed
+    told = (by, kept.approved_at, expires, len(kept.marks))
     return Approval(study.sha256, study.name, study.version, *told)
 
 

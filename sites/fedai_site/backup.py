@@ -15,6 +15,7 @@ import sqlite3
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from fedai.errors import ConfigError, DataError
 from fedai_site.catalogue import SCHEMA_VERSION, Catalogue
+from fedai_site.deidentify.pseudonyms import load_secret
 from fedai_site.home import SiteHome, open_home
 from fedai_site.witness import verify
 
@@ -127,7 +129,7 @@ def _unpack(source: Path, folder: Path) -> None:
             archive.extractall(folder, members, filter="data")
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
-    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError):
+    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, RecursionError):
         raise _no_backup(source, "it is no backup of a home, or isn't whole") from None
     if manifest.get("form") != FORM:
         raise _no_backup(source, "another release made it")
@@ -140,13 +142,21 @@ def _unpack(source: Path, folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """Databases and ledger are whole."""
-    for name in filter(lambda name: (folder / name).exists(), DATABASES):
-        with closing(sqlite3.connect(folder / name)) as database:
-            if database.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-                raise DataError("a database in the backup is damaged", where=name)
-    with Catalogue(folder / "catalogue.sqlite"):
-        verify(open_home(folder), None)
+    """Databases, ledger and pseudonym key are whole; what the witness knows is for `fedai site ledger
+    verify`.
+    """
+    home = open_home(folder)
+    try:
+        for name in filter(lambda name: (folder / name).exists(), DATABASES):
+            with closing(sqlite3.connect(folder / name)) as database:
+                if database.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+                    raise DataError("a database in the backup is damaged", where=name)
+        with Catalogue(folder / "catalogue.sqlite"):
+            pass
+    except sqlite3.DatabaseError:
+        raise DataError("a database in the backup is damaged", where=str(folder)) from None
+    verify(replace(home, settings=home.settings.model_copy(update={"witness": None})))
+    load_secret(home.pseudonym_key)
 
 
 def _no_backup(source: Path, what: str) -> DataError:

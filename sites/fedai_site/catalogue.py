@@ -43,6 +43,9 @@ CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
 CREATE INDEX IF NOT EXISTS objects_by_object_key ON objects (object_key);
 CREATE TABLE IF NOT EXISTS labels (kind TEXT, key TEXT, label TEXT NOT NULL, PRIMARY KEY (kind, key));
 CREATE TABLE IF NOT EXISTS splits (plan TEXT, patient TEXT, split TEXT NOT NULL, PRIMARY KEY (plan, patient));
+CREATE TABLE IF NOT EXISTS withdrawn_images (  -- keyed hashes of pixels: nobody else's either
+    image TEXT, patient TEXT, PRIMARY KEY (image, patient)
+);
 CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
     path BLOB PRIMARY KEY,
     state TEXT NOT NULL                -- WRITTEN, DUPLICATE, or the reason of the quarantine
@@ -76,7 +79,7 @@ WITH doubtful AS (
     LEFT JOIN labels l ON l.rowid = coalesce(s.rowid, a.rowid, p.rowid)
 )
 SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL,
-    m.image IN (SELECT image FROM twice), {TRAITS}
+    m.image IN (SELECT image FROM twice UNION SELECT image FROM withdrawn_images), {TRAITS}
 FROM matched m LEFT JOIN doubtful d ON d.kind = m.kind AND d.key = m.key
 ORDER BY m.patient, m.id
 """  # noqa: S608  of constants
@@ -167,7 +170,7 @@ class Catalogue:
         self._connection.execute("PRAGMA secure_delete = ON")
         self._migrate()
         self._connection.executescript(SCHEMA)
-        self._fix_fact("schema", str(SCHEMA_VERSION), "the catalogue was made by a later release")
+        self._fix_fact("schema", str(SCHEMA_VERSION), "the catalogue was made by another release")
 
     def __enter__(self) -> Catalogue:
         return self
@@ -188,10 +191,12 @@ class Catalogue:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
                 return
             found = connection.execute("SELECT value FROM facts WHERE name = 'schema'").fetchone()
-            for schema in range(int(found[0]) if found else SCHEMA_VERSION, SCHEMA_VERSION):
-                for statement in MIGRATIONS.get(schema, ()):
+            schema = int(found[0]) if found and found[0].isdecimal() else SCHEMA_VERSION
+            while schema in MIGRATIONS:
+                for statement in MIGRATIONS[schema]:
                     connection.execute(statement)
-                connection.execute("UPDATE facts SET value = ? WHERE name = 'schema'", (str(schema + 1),))
+                schema += 1
+                connection.execute("UPDATE facts SET value = ? WHERE name = 'schema'", (str(schema),))
 
     def use_key(self, key_id: str) -> None:
         """Tie the catalogue to one pseudonym key. Raises ConfigError if it was filled with another one."""
@@ -230,6 +235,12 @@ class Catalogue:
                     shared = f"SELECT 1 FROM objects WHERE {column} = labels.key AND patient != ?"  # noqa: S608
                     query = f"DELETE FROM labels WHERE kind = ? AND key = ? AND NOT EXISTS ({shared})"  # noqa: S608
                     connection.execute(query, (kind, getattr(record, column), record.patient))
+
+    def withdraw_images(self, records: Iterable[Record]) -> None:
+        """From now on an image with the pixels of one of these is used of nobody."""
+        with self._connection as connection:
+            rows = [(one.traits.image, one.patient) for one in records if one.traits.image]
+            connection.executemany("INSERT OR IGNORE INTO withdrawn_images VALUES (?, ?)", rows)
 
     def of_patients(self, patients: Iterable[str]) -> list[Record]:
         """The clean objects of some patients."""

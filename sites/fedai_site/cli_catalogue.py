@@ -89,7 +89,10 @@ def check(
     study: Annotated[Path | None, typer.Option(help="A study, for its classes.", metavar="STUDY")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is odd: the same image twice, blank images, negatives, spacings, rare labels. Opens no image."""
+    """What is odd: the same image twice, blank images, negatives, spacings, rare labels. Opens no image.
+
+    Exits 1 where something was found.
+    """
     from fedai.study import read_study
     from fedai_site.quality import findings
 
@@ -103,3 +106,5 @@ def check(
     emit(
         {"findings": [vars(one) for one in found]}, as_json=as_json, lines=lines or ["nothing odd was found"]
     )
+    if found:
+        raise typer.Exit(1)

@@ -68,10 +68,12 @@ def withdraw(
 
     if not pseudonyms and file is None:
         raise ConfigError("who withdraws?", hint="give pseudonyms, or --from FILE with a column PatientID")
+    from fedai_site.erasure import catch_up
     from fedai_site.erasure import withdraw as carry_out
     from fedai_site.rights import find_patients
 
     site = open_home(home)
+    catch_up(site)
     paths = carry_out(site, find_patients(site, pseudonyms or [], file))
     receipts = [{"file": str(path), **_facts(path)} for path in paths]
     lines = [line for receipt in receipts for line in _receipt_lines(receipt)]

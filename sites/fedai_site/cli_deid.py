@@ -206,15 +206,22 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """What is in quarantine, why, and what would free it; on a terminal, decide one by one."""
+    from fedai.errors import ConfigError
     from fedai_site.deidentify.review import decide as decide_item
     from fedai_site.deidentify.review import listed, walk
 
     folder = private or out.with_name(f"{out.name}.private")
-    if item or decide:
+    if decide and not item:
+        raise ConfigError("which item?", hint="give its number with --item, as the list shows it")
+    if item and decide:
         made = decide_item(folder, item, decide, by=by or getpass.getuser(), reason=reason)
         emit(made, as_json=as_json, lines=[f"{item}: {decide}; the next run acts on it"])
         return
-    items = listed(folder)
+    items = [one for one in listed(folder) if str(one["item"]).startswith(item)]
+    if item and not items:
+        raise ConfigError(
+            f"no item's number begins with {item}", hint="numbers are in the list, without --item"
+        )
     if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         walk(folder, items, by=by or getpass.getuser())
         return

@@ -123,6 +123,10 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     return {**vars(approval), "fingerprint": print_, "waits_for_second": waits}
 
 
+def _said(request: Any) -> str:
+    return f"{request.state} by {request.by}: {request.why}" if request.by else str(request.state)
+
+
 @app.command()
 def inbox(
     home: Home,
@@ -141,7 +145,7 @@ def inbox(
     if study is not None:
         requests.keep(site, read_study(study), study)
     found = requests.listed(site)
-    said = {one.path: " ".join(filter(None, (one.state, one.by, one.why))) for one in found}
+    said = {one.path: _said(one) for one in found}
     rows = [(f"{one.study} {one.version}", said[one.path], one.since, one.path) for one in found]
     lines = table(("study", "state", "since", "file"), rows) if rows else ["no study was asked for"]
     emit({"requests": [vars(one) for one in found]}, as_json=as_json, lines=lines)
@@ -161,8 +165,8 @@ def reject(
     from fedai_site.home import open_home
 
     site, read = open_home(home), read_study(study)
-    requests.keep(site, read, study)
     requests.reject(site, read, by or getpass.getuser(), why)
+    requests.keep(site, read, study)
     emit(
         {"study_hash": read.sha256, "state": "REJECTED", "why": why},
         as_json=as_json,

@@ -104,6 +104,8 @@ class Consents:
             database.executemany("INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             ended = [(one.patient, one.patient_key) for one in renewed]
             database.executemany("DELETE FROM withdrawals WHERE (patient, patient_key) = (?, ?)", ended)
+            again = [(patient,) for patient, _ in ended]
+            database.executemany("DELETE FROM withdrawn_images WHERE patient = ?", again)
         self._mark()
 
     def withdraw(self, patients: Iterable[tuple[str, str]]) -> None:

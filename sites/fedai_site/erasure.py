@@ -7,6 +7,7 @@ split, and which runs used how many of the patient's cases.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,11 +23,12 @@ from fedai_site.catalogue import Catalogue, Record
 from fedai_site.consents import Consents, Withdrawal
 from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase, names_in
 from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
+from fedai_site.deidentify.run import AtWork, alone
 from fedai_site.deidentify.state import State
 from fedai_site.home import SiteHome
 from fedai_site.inbox import INBOX, waiting
 from fedai_site.replies import KEPT_REPLIES, SCORES
-from fedai_site.traces import Traces, files_under, find
+from fedai_site.traces import UNFINISHED, Traces, files_under, find
 
 UNRECORDED = "runs/*/*"
 
@@ -61,6 +63,27 @@ def withdraw(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Path]:
         ) from None  # fmt: skip
 
 
+def catch_up(home: SiteHome) -> None:
+    """After an `add-data` that was cut off: what it noted is catalogued, and clean files that it didn't get
+    to note are deleted, since nobody can tell whose they are; the next one makes them again. Nothing while
+    one runs.
+    """
+    out, private = home.folder / CLEAN, home.folder / PRIVATE
+    if not private.is_dir():
+        return
+    with (
+        suppress(AtWork),
+        State(private) as state,
+        alone(private, out),
+        Catalogue(home.catalogue) as catalogue,
+    ):
+        noted = {written.path for written in state.objects()}
+        for path in files_under(out):
+            if path.suffix == ".dcm" and path.relative_to(out).as_posix() not in noted:
+                path.unlink()
+        recatalogue(catalogue, state)
+
+
 def _wanted(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Withdrawal]:
     with Consents(home.folder) as consents:
         in_force = {(one.patient, one.patient_key): one for one in consents.withdrawals()}
@@ -70,6 +93,9 @@ def _wanted(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Withdra
 def _delete(home: SiteHome, names: Pseudonyms, withdrawal: Withdrawal) -> Path:
     patients = {withdrawal.patient or withdrawal.patient_key}
     remains = _look(home, patients, partial(intake.names_of, names))
+    unfinished = home.folder / UNFINISHED / f"withdrawal-{withdrawal.patient or withdrawal.patient_key}.json"
+    remains.traces.add_kept(unfinished)
+    remains.traces.keep(unfinished)
     out, private = home.folder / CLEAN, home.folder / PRIVATE
     erase(out, private, patients, remains.found, lambda path: names.label_key("path", str(path)))
     cache.forget(home.folder, patients)
@@ -77,7 +103,9 @@ def _delete(home: SiteHome, names: Pseudonyms, withdrawal: Withdrawal) -> Path:
         path.unlink(missing_ok=True)
     _forget_records(home, remains.records)
     blank(home.log, [withdrawal.patient, *_texts(remains)])
-    return _receipt(home, withdrawal, remains, *_search(home, remains, patients))
+    searched = _search(home, remains, patients)
+    unfinished.unlink()
+    return _receipt(home, withdrawal, remains, *searched)
 
 
 def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
@@ -132,8 +160,9 @@ def _of_runs(home: SiteHome, patient: str) -> list[Path]:
     return sorted(found)
 
 
-def _forget_records(home: SiteHome, records: Iterable[Record]) -> None:
+def _forget_records(home: SiteHome, records: Sequence[Record]) -> None:
     with Catalogue(home.catalogue) as catalogue, State(home.folder / PRIVATE) as state:
+        catalogue.withdraw_images(records)
         recatalogue(catalogue, state)
         catalogue.forget_labels(records)
         catalogue.compact()
@@ -155,7 +184,8 @@ def blank(log: Path, texts: Iterable[str]) -> None:
 
 def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[str, int], list[Path]]:
     """What was searched, and files of others with the same content. Raises DataError for any other find."""
-    found, files, size = find(remains.traces, files_under(home.folder))
+    files_here = (path for path in files_under(home.folder) if path.parent.name != UNFINISHED)
+    found, files, size = find(remains.traces, files_here)
     gone = [path for path in (*remains.found.files, *remains.arrays, *remains.of_runs) if path.exists()]
     others = _files_of_others(home)
     same = [path for path in found if _belongs(path, home, others)]
@@ -208,13 +238,18 @@ def _receipt(
         "same_content_in_files_of_others": len(same),
         "pictures_of_unknown_patients": remains.found.unknown,
         "originals_of_unknown_patients": remains.unknown,
-        "kept": ["the pseudonym, to refuse originals", "the split", "which runs used how many cases"],
+        "kept": ["the pseudonym, to refuse originals", "the split", "which runs used how many cases",
+                 "keyed hashes of the images' pixels, so that no other patient's copy is used"],
         "used_in": sorted({f"{use.run} {use.task} {use.round}".strip() for use in uses}),
         "models": influence.NOT_UNLEARNED,
     }  # fmt: skip
     home.receipts.mkdir(exist_ok=True, mode=0o700)
     name = withdrawal.patient or withdrawal.patient_key
     path = home.receipts / f"{name}-{withdrawal.at.replace(':', '')}.json"
+    times = 1
+    while path.exists():  # a receipt is never written over
+        times += 1
+        path = path.with_name(f"{name}-{withdrawal.at.replace(':', '')}-{times}.json")
     partial = path.with_suffix(".partial")
     partial.write_bytes(receipts.sign(home.folder / "keys", facts))
     partial.replace(path)

@@ -102,10 +102,14 @@ def look(names: Pseudonyms, original: Dataset, data: bytes) -> dict[str, str]:
 
 
 def _traits(names: Pseudonyms, original: Dataset) -> Traits:
+    """Raises Quarantine for pixels that training couldn't see as a picture."""
     with silenced():
-        stored = pixel_array(original, index=frames(original) // 2)
-        step = max(1, min(stored.shape[:2]) // COARSE)
-        looks = look_of(_to_image(original, stored[::step, ::step]))
+        try:
+            stored = pixel_array(original, index=frames(original) // 2)
+            step = max(1, min(stored.shape[:2]) // COARSE)
+            looks = look_of(_to_image(original, stored[::step, ::step]))
+        except FAULTS as error:
+            raise Quarantine(Reason.UNDECODABLE, type(error).__name__) from None
         image = names.label_key("pixels", digest(stored)) if looks != CONSTANT else ""
     return read_traits(partial(text, original), partial(text, _measures(original)), image, looks)
 
@@ -144,6 +148,8 @@ def _check_kind(dataset: Dataset, data: bytes) -> None:
     if sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."):
         raise Quarantine(Reason.STRUCTURED_REPORT)
     if not any(tag in dataset for tag in PIXEL_ELEMENTS):
+        if not sop_class:
+            raise Quarantine(Reason.UNREADABLE, "it doesn't say what it is, and has no pixels")
         raise Quarantine(
             Reason.TRUNCATED if b"\xe0\x7f\x10\0" in data[-len(data) // 2 :] else Reason.NO_PIXELS
         )
@@ -268,9 +274,17 @@ def _to_image(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
 def _values(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
     values = apply_modality_lut(stored, dataset)
     if dataset.get("Modality") in PROJECTIONS:
-        seen = apply_voi_lut(values, dataset)
+        seen = _windowed(values, dataset)
         values = seen if np.ptp(seen) > 0 else values
     return np.asarray(values, dtype=np.float32)
+
+
+def _windowed(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """A window that PS3.3 C.11.2.1.2 doesn't allow, such as one of width 0, is none."""
+    try:
+        return np.asarray(apply_voi_lut(values, dataset))
+    except FAULTS:
+        return values
 
 
 def _fill_padding(dataset: Dataset, stored: NDArray[Any], image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
 """`fedai site purge`: a study is over here; what was kept for it is deleted, searched for and put down.
 
-Deleted are the answers, scores and states of its runs, arrays that were prepared for it alone, the snapshot
-of its cohort and its splits. What stays, since patients and the hospital have a right to it: the approvals
-that were given, what was spent of them, which runs used whom, the ledger, and bytes that left, while
-site.yaml says.
+Deleted are what was asked for, the answers, scores and states of its runs, arrays that were prepared for it
+alone, the snapshot of its cohort and its splits. What stays, since patients and the hospital have a right to
+it: the approvals that were given, what was spent of them, which runs used whom, the ledger, and bytes that
+left, while site.yaml says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedai.study import Study, parse_study
 from fedai_site import approvals, cache, receipts
 from fedai_site.catalogue import Catalogue
 from fedai_site.home import SiteHome
-from fedai_site.traces import Traces, files_under, find
+from fedai_site.traces import UNFINISHED, Traces, files_under, find
 
 KEPT = ["approvals given", "what was spent", "which runs used whom", "the ledger", "bytes that left"]
 
@@ -45,8 +45,11 @@ def purge(home: SiteHome, study: Study) -> Path:
     others = [parse_study(kept.study) for kept, _ in approvals.standing(home.approvals)]
     if any(one.name == study.name for one in others):
         raise ConfigError(f"{study.name} is approved", hint="fedai site revoke HOME STUDY, for each version")
-    found = _leftovers(home, versions, others)
-    traces = _traces(found.files)
+    found = _leftovers(home, study, versions, others)
+    traces = _traces(home, found.files)
+    unfinished = home.folder / UNFINISHED / f"purge-{study.name}.json"
+    traces.add_kept(unfinished)
+    traces.keep(unfinished)
     for folder in found.folders:
         shutil.rmtree(folder)
     for path in found.files:
@@ -55,6 +58,7 @@ def purge(home: SiteHome, study: Study) -> Path:
         patients = catalogue.forget_plans(found.plans)
         catalogue.compact()
     searched = _search(home, found, traces)
+    unfinished.unlink()
     facts = {
         "receipt": "purge of a study",
         "site": home.settings.name,
@@ -71,12 +75,12 @@ def purge(home: SiteHome, study: Study) -> Path:
     return path
 
 
-def _leftovers(home: SiteHome, versions: Iterable[Study], others: Iterable[Study]) -> Leftovers:
+def _leftovers(home: SiteHome, study: Study, versions: Iterable[Study], others: Iterable[Study]) -> Leftovers:
     in_use = {cache.folder_of(home.folder, one.preprocessing) for one in others}
-    folders: set[Path] = set()
+    folders = set(home.runs.glob(f"{study.name}-[0-9]*/*-" + 64 * "?"))
     files: set[Path] = set()
     for one in versions:
-        folders |= set(home.runs.glob(f"*/*-{one.sha256}"))
+        files |= set((home.folder / "requests").glob(f"*-{one.sha256[:12]}.json*"))
         folders |= {cache.folder_of(home.folder, one.preprocessing)} - in_use
         files.add(home.approvals / f"{one.sha256}.cohort")
     there = {path for folder in folders for path in files_under(folder)}
@@ -85,10 +89,13 @@ def _leftovers(home: SiteHome, versions: Iterable[Study], others: Iterable[Study
     return Leftovers(tuple(sorted(files)), tuple(sorted(filter(Path.exists, folders))), tuple(sorted(plans)))
 
 
-def _traces(files: Iterable[Path]) -> Traces:
-    """Not of snapshots: another study may have the very same cohort."""
+def _traces(home: SiteHome, files: Iterable[Path]) -> Traces:
+    """Not of snapshots and requests: another study may have the very same cohort, a person a copy of the
+    study.
+    """
     traces = Traces()
-    for path in (path for path in files if path.suffix != ".cohort"):
+    places = (home.runs, home.folder / cache.CACHE)
+    for path in (one for one in files if any(map(one.is_relative_to, places))):
         traces.add(path.read_bytes())
         if path.suffix == ".npy":
             traces.add(np.load(path, allow_pickle=False).tobytes())
@@ -108,7 +115,15 @@ def _search(home: SiteHome, found: Leftovers, traces: Traces) -> dict[str, int]:
 
 
 def _searched(home: SiteHome) -> Iterator[Path]:
-    """All files but the bytes that left, and arrays of other settings, which may be the same images."""
+    """All files but the bytes that left, arrays of other settings, which may be the same images, and what
+    other studies' runs are kept by, which may be the same answers.
+    """
+    others = (
+        home.sent,
+        home.folder / cache.CACHE,
+        home.folder / UNFINISHED,
+        *home.runs.glob("*/*-" + 64 * "?"),
+    )
     for path in files_under(home.folder):
-        if not path.is_relative_to(home.sent) and not path.is_relative_to(home.folder / cache.CACHE):
+        if not any(path.is_relative_to(folder) for folder in others):
             yield path

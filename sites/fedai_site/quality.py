@@ -7,11 +7,13 @@ pixels another patient has as well (see cohort.py).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from fedai_site.catalogue import LabelledObject
 from fedai_site.traits import CONSTANT
@@ -24,6 +26,7 @@ SPACING_FACTOR = 2.0
 SPACING_DEVIATIONS = 6.0  # robust: 1.4826 times the median absolute deviation
 RARE = 0.05  # of the labelled patients
 CHUNK = 512
+NAMED = 5  # patients of a group, in words
 
 
 @dataclass(frozen=True)
@@ -61,29 +64,51 @@ def _same(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
 
 
 def _alike(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
-    """Images of different patients that look the same, such as copies with other text in them."""
+    """Images of different patients that look the same, such as copies with other text in them, in groups."""
     seen = [entry for entry in entries if entry.traits.looks != CONSTANT]
     if len(seen) > MOST_COMPARED:
         text = f"{len(seen)} images are too many to compare how they look, most {MOST_COMPARED}"
         yield Finding("NOT_COMPARED", text)
         return
+    for group in _joined(_near(seen), len(seen)):
+        members = [seen[place] for place in group]
+        patients = sorted({entry.patient for entry in members})
+        named = ", ".join(patients[:NAMED]) + (" ..." if len(patients) > NAMED else "")
+        text = f"{len(members)} images of {len(patients)} patients look like copies of each other ({named})"
+        yield Finding("LOOKS_ALIKE", text, tuple(entry.id for entry in members))
+
+
+def _near(seen: Sequence[LabelledObject]) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose images look the same, of two patients and not pixel by pixel the same."""
     bits = _bits(seen)
-    patients = np.unique([entry.patient for entry in seen], return_inverse=True)[1] if seen else np.empty(0)
+    patients = np.array([entry.patient for entry in seen])
+    images = np.array([entry.traits.image for entry in seen])
     for start in range(0, len(seen), CHUNK):
         part = slice(start, start + CHUNK)
         apart = np.bitwise_count(bits[part, None] ^ bits[None]).sum(axis=2, dtype=np.int64)
-        near = (apart <= ALIKE_BITS) & (patients[part, None] != patients[None])
-        for row, other in np.argwhere(near):
-            pair = seen[start + row], seen[other]
-            if start + row < other and pair[0].traits.image != pair[1].traits.image:
-                text = f"looks like a copy under another patient ({pair[0].patient}, {pair[1].patient})"
-                yield Finding("LOOKS_ALIKE", text, (pair[0].id, pair[1].id))
+        others = (patients[part, None] != patients[None]) & (images[part, None] != images[None])
+        for row, other in np.argwhere((apart <= ALIKE_BITS) & others):
+            if start + row < other:
+                yield start + int(row), int(other)
+
+
+def _joined(pairs: Iterable[tuple[int, int]], size: int) -> list[list[int]]:
+    """The groups that pairs make of the places from 0 to `size`."""
+    links = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    if not len(links):
+        return []
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
+    group_of = connected_components(graph, directed=False)[1]
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for place in sorted(set(links.ravel().tolist())):
+        groups[int(group_of[place])].append(place)
+    return list(groups.values())
 
 
 def _bits(entries: Sequence[LabelledObject]) -> NDArray[np.uint64]:
     """uint64 [images, 4]."""
     data = b"".join(bytes.fromhex(entry.traits.looks) for entry in entries)
-    return np.frombuffer(data, dtype=np.uint64).reshape(len(entries), -1)
+    return np.frombuffer(data, dtype=np.uint64).reshape(len(entries), 4)
 
 
 def _constant(entries: Sequence[LabelledObject]) -> Iterator[Finding]:

@@ -103,7 +103,7 @@ WORDS: dict[Reason, tuple[str, str]] = {
     ),
     Reason.SUSPICIOUS_CONTENT: (
         "holds content that can't be told from an identifier",
-        "look at it with `fedai site deid review` and decide",
+        "mend it in the archive and export it again; a decision alone doesn't free it",
     ),
     Reason.WITHDRAWN: (
         "is of a patient whose consent was withdrawn",

@@ -17,6 +17,7 @@ from pathlib import Path
 from fedai.errors import ConfigError, RefusedByPolicy
 from fedai.signatures import signature_file
 from fedai.study import Study, parse_study
+from fedai.yamlfile import MAXIMUM_BYTES
 from fedai_site import approvals
 from fedai_site.home import SiteHome
 from fedai_site.permit import permit
@@ -40,18 +41,11 @@ class Request:
 
 
 def keep(home: SiteHome, study: Study, file: Path | None = None) -> Path:
-    """Put a study where the engineer sees it, with the signature beside `file`; one that is there stays.
-
-    Raises ConfigError where too many wait.
-    """
+    """Put a study where the engineer sees it, with the signature beside `file`; one that is there stays."""
     folder = home.folder / "requests"
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / f"{study.name}-{study.version}-{study.sha256[:12]}.json"
     if not path.exists():
-        if len(list(_kept(folder))) >= MOST:
-            raise ConfigError(
-                f"{MOST} studies are there already", where=str(folder), hint="delete what was decided"
-            )
         path.write_text(study.canonical(), encoding="utf-8")
     if file and file.resolve() != path.resolve() and signature_file(file).exists():
         shutil.copyfile(signature_file(file), signature_file(path))
@@ -61,9 +55,13 @@ def keep(home: SiteHome, study: Study, file: Path | None = None) -> Path:
 def note(home: SiteHome, study: Study) -> None:
     """In the agent: a run asked for a study that it may not have, so that the engineer learns of it."""
     try:
+        there = len(list(_kept(home.folder / "requests")))
+        if there >= MOST or len(study.canonical()) > MAXIMUM_BYTES:
+            log.warning("the study %s was asked for; %d are there, it is not kept", study.sha256[:12], there)
+            return
         keep(home, study)
-    except (OSError, ConfigError) as error:
-        log.warning("the study %s was asked for and could not be kept: %s", study.sha256[:12], error)
+    except OSError as error:
+        log.warning("the study %s was asked for and can't be kept: %s", study.sha256[:12], error.strerror)
 
 
 def _kept(folder: Path) -> Iterator[Path]:

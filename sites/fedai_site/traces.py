@@ -6,6 +6,8 @@ What was compressed or encrypted meanwhile isn't found.
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fedai.errors import DataError
+
+UNFINISHED = "unfinished"  # the folder of a home where `keep` writes
 STRETCH = 1024
 SHORTEST = 32
 ANCHOR = 8
@@ -46,6 +51,33 @@ class Traces:
         raw = text.encode("utf-8", "surrogateescape")
         if len(raw) >= ANCHOR:
             self._put(raw)
+
+    def keep(self, path: Path) -> None:
+        """Write them down before what they are of is deleted: a search that finds something is to be done
+        again.
+        """
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        told = {
+            "plain": self.plain,
+            "needles": [one.hex() for group in self.needles.values() for one in group],
+        }
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(told, file)
+
+    def add_kept(self, path: Path) -> None:
+        """Remember what an earlier try wrote down. Raises DataError where that can't be read."""
+        if not path.exists():
+            return
+        try:
+            told = json.loads(path.read_bytes())
+            self.plain += int(told["plain"])
+            for needle in told["needles"]:
+                self._put(bytes.fromhex(needle))
+        except (ValueError, TypeError, KeyError):
+            raise DataError(
+                "what an earlier try looked for can't be read", where=str(path),
+                hint="look for what it named by hand, then delete this file",
+            ) from None  # fmt: skip
 
     def _put(self, needle: bytes) -> None:
         if needle not in self.needles[needle[:ANCHOR]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedai.cohort_rules import OLDEST_YEARS, Maker
-from fedai_site.deidentify.terms import is_term
+from fedai_site.deidentify.terms import vocabulary
 
 VERSION = 1  # of what is read: another one lets `add-data` read originals again
 CONSTANT = "-"
@@ -90,7 +90,12 @@ def read_traits(
 
 def _body_part(text: str) -> str:
     found = text.strip().upper()
-    return found if len(found) <= 16 and re.fullmatch("[A-Z0-9 _]+", found) and is_term(found) else ""
+    words = re.split("[ _]+", found)
+    return (
+        found
+        if len(found) <= 16 and vocabulary().issuperset(words) and not set("0123456789") & set(found)
+        else ""
+    )
 
 
 def _maker(text: str) -> str:
@@ -103,7 +108,7 @@ def _length(text: str) -> float | None:
         found = float(re.split(r"[\\,]", text.strip("[] "))[0])
     except ValueError:
         return None
-    return found if 0 < found < 1000 else None
+    return float(f"{found:.3g}") if 0 < found < 1000 else None
 
 
 def _age(age: str, birth: str, study: re.Match[str] | None) -> int | None:

@@ -111,7 +111,7 @@ def verify(home: SiteHome, witness: Path | None = None) -> Verified:
     """Check chain and heads. Raises DataError naming the first line that is broken, missing or rewritten.
 
     `witness`: a file of heads, a run's record.json from the coordinator, or the folder of either; without
-    it, that of site.yaml. Raises ConfigError where it holds no head.
+    it, that of site.yaml, which must be there. Raises ConfigError where it holds no head.
     """
     heads, ledger = heads_of(home), Ledger(home.ledger)
     told = _witnessed(witness or heads.witness, home.settings.name, asked=witness is not None)
@@ -121,6 +121,12 @@ def verify(home: SiteHome, witness: Path | None = None) -> Verified:
         _check_covered(ledger, len(hashes), heads.all())
     for head in sorted([*own, *told], key=lambda head: int(head["lines"])):
         _check_head(ledger, hashes, head, key)
+    if witness is None and heads.witness and not heads.witness.exists() and own:
+        raise DataError(
+            "the witness isn't there, so that nobody can tell whether lines were cut off",
+            where=str(heads.witness),
+            hint="is its folder mounted? One that is new has a file after the next line",
+        )  # fmt: skip
     return Verified(len(hashes), len(own), len(told))
 
 

@@ -148,19 +148,23 @@ def test_an_answer_that_comes_after_its_run_has_ended_changes_nothing(lined: Lin
 
 
 def test_a_full_disk_at_a_site_leaves_it_out_and_named_until_there_is_room(lined: Lined) -> None:
-    """A file can't grow beyond what the ledger has already: nothing is noted, so nothing leaves."""
+    """A file can't grow beyond what the ledger has already: nothing is noted, so nothing leaves, and the
+    agent ends; its service starts it again.
+    """
     study = lined.study("full", quorum=1, grace_s=5, epochs=10)
     run = lined.federation.start_run(study)
     lined.at_work(run, 1)
-    size, (soft, hard) = 1, resource.prlimit(lined.north.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(lined.north.pid, resource.RLIMIT_FSIZE, (size, hard))
+    resource.prlimit(lined.north.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     before = lined.north.home.ledger.read_bytes()
+    told, process = lined.federation.has_told, lined.north.process
+    assert process is not None
     try:
-        told = lined.federation.has_told
         wait_for(lambda: told(run, "round_closed", number=1), 300, f"round 1\n{lined.federation.told()}")
         assert lined.north.home.ledger.read_bytes() == before
+        wait_for(lambda: process.poll() is not None, 120, "the end of north's agent")
     finally:
-        resource.prlimit(lined.north.pid, resource.RLIMIT_FSIZE, (soft, hard))
+        lined.north.stop()
+        lined.north.start()
     record = lined.federation.wait_for_run(run, 600)
     assert record["state"] == "finished", record["reason"]
     assert record["rounds"][0]["answered"] == ["east"]

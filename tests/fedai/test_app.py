@@ -104,14 +104,19 @@ def test_each_error_ends_with_its_code_and_says_what_next(
     assert capsys.readouterr().err == "error: here: it broke\n  next: mend it\n"
 
 
-def test_a_bug_says_that_it_is_one(
+def test_a_bug_says_that_it_is_one_and_where_but_not_what_a_file_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fail_with(ZeroDivisionError("oops"), monkeypatch) == 70
+    assert fail_with(ZeroDivisionError("Hong^Gildong"), monkeypatch) == 70
     told = capsys.readouterr().err
     assert "Traceback" in told
-    assert "ZeroDivisionError: oops" in told
+    assert "builtins.ZeroDivisionError" in told
+    assert "test_app.py" in told
     assert "this is a bug in fedai" in told
+    assert "Hong" not in told
+    monkeypatch.setenv("FEDAI_DEBUG", "1")
+    assert fail_with(ZeroDivisionError("oops"), monkeypatch) == 70
+    assert "ZeroDivisionError: oops" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

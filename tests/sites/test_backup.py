@@ -4,6 +4,7 @@ import json
 import sqlite3
 import stat
 import tarfile
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from homes import make_home
 from studies import small_study
 
 from fedai.cli.app import run
-from fedai.errors import ConfigError, DataError
+from fedai.errors import ConfigError, DataError, FedaiError
 
 
 @pytest.fixture
@@ -136,3 +137,32 @@ def test_the_commands_say_what_to_do_next(
     assert json.loads(capsys.readouterr().out)["files"]
     assert run(["site", "restore", str(tmp_path / "north.tar"), str(tmp_path / "again")]) == 0
     assert "withdraw again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("catalogue.sqlite", b"no database"),
+        ("keys/pseudonym.key", b"short"),
+        ("MANIFEST.json", b"[" * 100_000),
+    ],
+)
+def test_a_backup_of_a_damaged_home_is_refused(
+    home: SiteHome, tmp_path: Path, member: str, content: bytes
+) -> None:
+    backup.back_up(home, tmp_path / "north.tar")
+    with tarfile.open(tmp_path / "north.tar") as archive:
+        files = {one.name: archive.extractfile(one).read() for one in archive}  # type: ignore[union-attr]
+    files[member] = content
+    if member != backup.MANIFEST:
+        manifest = json.loads(files[backup.MANIFEST])
+        manifest["files"][member] = sha256(content).hexdigest()
+        files[backup.MANIFEST] = json.dumps(manifest).encode()
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
+    with pytest.raises(FedaiError):
+        backup.restore(tmp_path / "bad.tar", tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -263,5 +263,5 @@ def test_a_catalogue_of_a_later_release_is_refused(home: Path) -> None:
     with sqlite3.connect(home / "catalogue.sqlite") as connection:
         connection.execute("UPDATE facts SET value = '99' WHERE name = 'schema'")
     connection.close()
-    with pytest.raises(ConfigError, match="later release"):
+    with pytest.raises(ConfigError, match="another release"):
         select(home, study())

@@ -312,3 +312,15 @@ def test_whatever_is_put_in_the_output_is_readable_and_cleaning_it_again_removes
     twice = clean(once)
     assert {element.tag for element in once} == {element.tag for element in twice}
     assert once.pixel_array.shape == (16, 12)
+
+
+@pytest.mark.parametrize("number", [0x7FE00001, 0x7FE00002])
+def test_an_offset_table_of_pixels_that_have_no_frames_in_fragments_goes(number: int) -> None:
+    image = radiograph(1)
+    image.add_new(number, "OV", b"HONG^GILDONG 1955-12-31 MRN-4711".ljust(64))
+    assert number not in clean(image)
+    floating = radiograph(2)
+    floating.add_new(0x7FE00008, "OF", floating.PixelData * 2)
+    del floating.PixelData
+    floating.add_new(number, "OV", b"HONG^GILDONG 1955-12-31 MRN-4711".ljust(64))
+    assert number not in clean(floating)

@@ -14,8 +14,10 @@ import pytest
 from dicom_files import encode, radiograph, save
 from fedai_site import cache, inbox, influence, receipts
 from fedai_site.adding import add_data, add_inbox
+from fedai_site.catalogue import Catalogue
 from fedai_site.client_app import Bench
 from fedai_site.cohort import Case, select
+from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
 from fedai_site.erasure import withdraw
 from fedai_site.home import SiteHome
 from fedai_site.ledger import Ledger
@@ -134,8 +136,64 @@ def test_a_copy_under_any_name_keeps_the_receipt_back(home: SiteHome) -> None:
     assert caught.value.where == "runs/notes.bin"
     assert not list(home.receipts.glob("*"))
     assert patient not in {case.patient for case in cases_of(home, "train")}
+    with pytest.raises(DataError, match="1 files still hold data of the patient"):
+        withdraw(home, [pair(home, patient)])  # all else is gone, and what to look for is still known
     (home.folder / "runs" / "notes.bin").unlink()
     assert withdraw(home, [pair(home, patient)])[0].exists()
+    assert list((home.folder / "unfinished").iterdir()) == []
+
+
+def test_a_second_withdrawal_leaves_the_receipt_of_the_first_as_it_is(home: SiteHome) -> None:
+    patient = cases_of(home, "train")[0].patient
+    (first,) = withdraw(home, [pair(home, patient)])
+    before = first.read_bytes()
+    (second,) = withdraw(home, [pair(home, patient)])
+    assert second != first
+    assert first.read_bytes() == before
+    assert json.loads(before)["deleted"]["clean_files"] == 2
+
+
+@pytest.mark.parametrize("by", ["PatientID", "pseudonym"])
+def test_what_add_data_wrote_before_it_was_killed_is_found(
+    home: SiteHome, capsys: Any, tmp_path: Path, by: str
+) -> None:
+    """The catalogue is filled at the end; until then only the cleaning's own state knows of the files."""
+    patient = cases_of(home, "train")[0].patient
+    folder, names = home.folder / "clean" / patient, Pseudonyms(load_secret(home.pseudonym_key))
+    with Catalogue(home.catalogue) as catalogue:
+        key = catalogue.of_patients([patient])[0].patient_key
+        catalogue.replace([], [])
+    orphan = folder / "study" / "series" / "unnoted.dcm"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(next(folder.rglob("*.dcm")).read_bytes())
+    (archives,) = (name for n in range(PATIENTS) if names.label_key("PatientID", name := f"P{n}") == key)
+    (tmp_path / "who.csv").write_text(f"{by}\n{archives if by == 'PatientID' else patient}\n")
+    words = ["site", "consent", "withdraw", str(home.folder), "--from", str(tmp_path / "who.csv"), "--json"]
+    assert run(words) == 0
+    (receipt,) = json.loads(capsys.readouterr().out)["receipts"]
+    assert receipt["deleted"]["clean_files"] == 2
+    assert not list(folder.rglob("*.dcm"))
+    assert len(select(home.folder, STUDY).splits["train"]) > 0
+
+
+def test_an_image_that_another_patient_has_too_is_used_of_nobody_after_a_withdrawal(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(6).integers(0, 4096, (64, 64), np.uint16).tobytes()
+    for number, name in enumerate(("TWIN-A", "TWIN-B")):
+        image = radiograph(900 + number, name, rows=64, columns=64, PixelData=pixels)
+        save(image, tmp_path / "twins" / f"{number}.dcm")
+    save(radiograph(950, "TWIN-C", rows=64, columns=64, PixelData=pixels), tmp_path / "later" / "1.dcm")
+    table = tmp_path / "twins.csv"
+    table.write_text("PatientID,label\nTWIN-A,clear\nTWIN-B,clear\nTWIN-C,clear\n")
+    before = select(home.folder, STUDY).flow["used"]
+    add_data(home.folder, tmp_path / "twins", table)
+    assert select(home.folder, STUDY).excluded["same_image"] == 2
+    (tmp_path / "who.csv").write_text("PatientID\nTWIN-A")
+    withdraw(home, find_patients(home, [], tmp_path / "who.csv"))
+    add_data(home.folder, tmp_path / "later", table)
+    after = select(home.folder, STUDY)
+    assert (after.flow["used"], after.excluded["same_image"]) == (before, 2)
 
 
 def test_the_same_image_under_another_identity_is_told_and_keeps_nothing_back(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedai_site import approvals, cache, receipts
+from fedai_site import approvals, cache, receipts, requests
 from fedai_site.agent import alone
 from fedai_site.catalogue import Catalogue
 from fedai_site.cohort import select
@@ -100,3 +100,27 @@ def test_an_approved_study_or_one_whose_agent_runs_is_not_purged(
     code, error = told(capsys, "purge", home.folder, tmp_path / "study.json")
     assert (code, "revoke" in error["error"]["hint"]) == (2, True)
     assert answer.exists()
+
+
+def test_a_second_purge_still_finds_the_copy_that_the_first_one_found(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = small_study()
+    answer = used(home, study, "small-1")
+    copy = home.runs / "my-notes.npz"
+    copy.write_bytes(answer.read_bytes())
+    (tmp_path / "study.json").write_text(study.canonical())
+    for _ in range(2):
+        code, error = told(capsys, "purge", home.folder, tmp_path / "study.json")
+        assert (code, "my-notes" in error["error"]["where"]) == (3, True)
+    copy.unlink()
+    assert told(capsys, "purge", home.folder, tmp_path / "study.json")[0] == 0
+    assert list((home.folder / "unfinished").iterdir()) == []
+
+
+def test_what_was_asked_for_goes_too(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = requests.keep(home, small_study())
+    assert told(capsys, "purge", home.folder, kept)[0] == 0
+    assert not kept.exists()

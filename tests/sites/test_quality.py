@@ -12,7 +12,7 @@ from fedai_server.pki import make_authority
 from fedai_site.adding import add_data
 from fedai_site.catalogue import Catalogue, LabelledObject
 from fedai_site.quality import Finding, findings
-from fedai_site.traits import UNKNOWN, Traits, look_of
+from fedai_site.traits import CONSTANT, UNKNOWN, Traits, look_of
 
 from fedai.cli.app import run
 
@@ -98,7 +98,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    assert run(["site", "data", *words, "--json"]) == 0
+    assert run(["site", "data", *words, "--json"]) == (words[0] == "check")  # 1: something was found
     return json.loads(capsys.readouterr().out)
 
 
@@ -133,7 +133,22 @@ def test_no_view_shows_an_identifier_of_the_archive(home: Path, capsys: pytest.C
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         patient = catalogue.labelled()[0].patient
     for words in (["list"], ["stats"], ["check"], ["show", patient]):
-        assert run(["site", "data", words[0], str(home), *words[1:]]) == 0
+        assert run(["site", "data", words[0], str(home), *words[1:]]) == (words[0] == "check")
         shown = capsys.readouterr().out
         assert shown
         assert not any(name in shown for name in ("Hong", "19551231", "P0 ", "P11"))
+
+
+def test_copies_of_one_image_are_one_group() -> None:
+    looks = entry(1).traits.looks
+    entries = [entry(number, looks=looks) for number in range(30)]
+    (found,) = [one for one in findings(entries) if one.kind == "LOOKS_ALIKE"]
+    assert len(found.objects) == 30
+    assert "30 images of 30 patients" in found.text
+
+
+@pytest.mark.parametrize("looks", ["", CONSTANT])
+def test_a_home_without_an_image_to_compare_is_checked_all_the_same(looks: str) -> None:
+    assert findings([]) == []
+    (found,) = findings([entry(1, looks=looks)])
+    assert found.kind == ("CONSTANT" if looks else "NOT_READ")

@@ -11,7 +11,6 @@ from homes import make_home
 from studies import small_study
 
 from fedai.cli.app import run
-from fedai.errors import ConfigError
 from fedai.signatures import sign_study, signature_file, write_key
 from fedai.study import read_study
 
@@ -73,10 +72,30 @@ def test_a_server_that_makes_up_studies_fills_no_disk(
     for version in range(1, requests.MOST + 4):
         requests.note(home, small_study(version=version))
     assert len(list((home.folder / "requests").iterdir())) == requests.MOST
-    assert "could not be kept" in caplog.text
-    with pytest.raises(ConfigError, match="are there already"):
-        requests.keep(home, small_study(version=999))
-    requests.keep(home, small_study(version=1))
+    assert "it is not kept" in caplog.text
+    requests.keep(home, small_study(version=999))  # the engineer's own are
+
+
+def test_a_study_larger_than_a_file_may_be_is_not_kept(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MAXIMUM_BYTES", 100)
+    requests.note(home, small_study())
+    assert requests.listed(home) == []
+    with pytest.raises(ValueError, match="at most 100"):
+        small_study(cohort={"modality": ["CR"] * 101})
+
+
+def test_a_full_inbox_does_not_stop_a_no(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, file = small_study(), tmp_path / "study.yaml"
+    file.write_text(study.canonical())
+    told(capsys, "approve", home.folder, file, "--by", "kim")
+    for version in range(2, requests.MOST + 4):
+        requests.note(home, small_study(version=version))
+    assert told(capsys, "reject", home.folder, file, "--why", "no")[0] == 0
+    assert requests.state_of(home, study) == "REJECTED"
 
 
 def test_a_damaged_file_is_no_request(home: SiteHome) -> None:

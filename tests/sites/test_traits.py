@@ -7,6 +7,7 @@ import pytest
 from dicom_files import encode, parse, radiograph
 from fedai_site import intake
 from fedai_site.deidentify.pseudonyms import Pseudonyms
+from fedai_site.quarantine import Quarantine, Reason
 from fedai_site.traits import CONSTANT, UNKNOWN, Traits, look_of, traits_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,20 @@ def test_ages_are_whole_years_up_to_ninety(age: str, birth: str, years: int | No
     assert found.age_years == years
 
 
-@pytest.mark.parametrize("name", ["KIM MINJUN", "HONG GILDONG", "MRN-123456", "19551231", "O'NEILL"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KIM MINJUN",
+        "HONG GILDONG",
+        "MRN-123456",
+        "19551231",
+        "O'NEILL",
+        "HAND 5512",
+        "0551",
+        "P1 D2 X3",
+        "LI",
+    ],
+)
 def test_a_name_in_the_place_of_a_body_part_or_a_maker_is_not_kept(name: str) -> None:
     found = traits(BodyPartExamined=name, Manufacturer=name)
     assert (found.body_part, found.manufacturer) == ("", "")
@@ -109,3 +123,35 @@ def test_brightness_and_contrast_change_nothing_and_a_negative_all(
 def test_what_an_earlier_release_did_not_keep_is_not_known() -> None:
     assert traits_of({"modality": "CR"}) == UNKNOWN
     assert traits_of(Traits("CHEST", "GE", 1.5, None, 0, 2020, "ab", "cd").told()).age_years == 0
+
+
+def test_lengths_are_kept_to_three_digits() -> None:
+    assert traits(SliceThickness="0.5551231987").slice_thickness_mm == 0.555
+
+
+WINDOWS: list[dict[str, Any]] = [
+    {"WindowCenter": "100", "WindowWidth": "0"},
+    {"WindowCenter": "100", "WindowWidth": "-5", "VOILUTFunction": "SIGMOID"},
+    {"WindowCenter": "100", "WindowWidth": "50", "VOILUTFunction": "HONG GILDONG"},
+]
+ODD: list[dict[str, Any]] = [
+    {"RescaleSlope": ["1", "2"], "RescaleIntercept": "0"},
+    {"PhotometricInterpretation": "PALETTE COLOR"},
+]
+
+
+@pytest.mark.parametrize("changes", WINDOWS)
+def test_a_window_that_is_none_is_left_out_and_the_image_is_usable(changes: dict[str, Any]) -> None:
+    data = encode(radiograph(1, **changes))
+    assert traits_of(intake.look(NAMES, parse(data), data)).looks == traits().looks
+    assert intake.decode(data).shape == (16, 12)
+
+
+@pytest.mark.parametrize("changes", ODD)
+def test_pixels_that_training_could_not_see_are_quarantined_at_the_door(changes: dict[str, Any]) -> None:
+    data = encode(radiograph(1, **changes))
+    with pytest.raises(Quarantine) as caught:
+        intake.look(NAMES, parse(data), data)
+    assert caught.value.reason == Reason.UNDECODABLE
+    with pytest.raises(Quarantine):
+        intake.decode(data)

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 from dicom_files import SECRET, encode, radiograph
-from fedai_site.deidentify import Deidentifier, write
+from fedai_site.deidentify import Deidentifier, create_secret, write
+from fedai_site.deidentify.objects import Settings
+from fedai_site.deidentify.output import Job
+from fedai_site.deidentify.profile import BASIC
+from fedai_site.deidentify.run import run
 from fedai_site.deidentify.table import load_table
 from fedai_site.verification import Severity, verify
 from fedai_site.verification.part10 import take_apart
 from fedai_site.verification.second_table import load_second_table
 from fedai_site.verification.technical import TECHNICAL, is_snomed
+from pydicom.data import get_testdata_file
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -41,6 +46,31 @@ SYNTAXES = [
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 ]
+
+
+@pytest.mark.parametrize("tag", [0x7FE00001, 0x7FE00002])
+def test_text_in_the_place_of_an_offset_table_is_found_and_a_table_is_none(tag: int, tmp_path: Path) -> None:
+    path, place = one_object(tmp_path / "out"), f"(7FE0,{tag & 0xFFFF:04X})"
+    put(path, tag, "OV", (0).to_bytes(8, "little") + (4096).to_bytes(8, "little"))
+    assert place not in {one.place for one in read(path).findings}
+    put(path, tag, "OV", b"HONG GILDONG 010-1234-56")
+    assert ("violation", "unlisted", place) in told(read(path))
+
+
+def test_the_directory_of_a_medium_needs_no_claims_but_its_records_are_looked_at(tmp_path: Path) -> None:
+    source, out = Path(str(get_testdata_file("DICOMDIR"))), tmp_path / "out"
+    key = tmp_path / "pseudonym.key"
+    create_secret(key)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "DICOMDIR").write_bytes(source.read_bytes())
+    run(Job(tmp_path / "in", out, tmp_path / "private", Settings(BASIC, key, pixels=False, faces=False)))
+    (path,) = out.rglob("*.dcm")
+    assert not [one for one in verify(out).findings if one.severity is Severity.VIOLATION]
+    data = path.read_bytes()
+    at = data.index(b"\x10\x00\x20\x00LO") + 8
+    size = data[at - 2]
+    path.write_bytes(data[:at] + b"HONG GILDONG"[:size].ljust(size) + data[at + size :])
+    assert [one for one in verify(out).findings if one.severity is Severity.VIOLATION]
 
 
 def nested(number: int = 0) -> Dataset:

@@ -283,3 +283,16 @@ def test_heads_that_contradict_each_other_are_told() -> None:
     assert "another hash" in contradiction(first, other)
     assert "there were 5 before" in contradiction(first, earlier)
     assert "another key" in contradiction(first, {**later, "key": "0" * 64})
+
+
+def test_a_witness_that_is_away_is_no_good_sign(home: SiteHome) -> None:
+    witness = heads_of(home).witness
+    assert witness is not None
+    aside = witness.with_name("aside")
+    witness.rename(aside)
+    try:
+        with pytest.raises(DataError, match="the witness isn't there"):
+            verify(home)
+    finally:
+        aside.rename(witness)
+    assert verify(home).witnessed > 0

@@ -55,6 +55,7 @@ def clean_native(clean: Dataset, original: Dataset, little: bool) -> dict[int, b
 
     Raises Quarantine for an overlay that can't be told from the picture.
     """
+    _drop_offsets(clean)
     changed: dict[int, bytes] = {}
     for tag in (PIXEL_DATA, *BITS_OF_FLOAT):
         if tag in clean:
@@ -141,6 +142,7 @@ def clean_compressed(clean: Dataset, original: Dataset, syntax: UID) -> tuple[by
     Raises Quarantine for overlays in them, which can't be cut out without decoding, and for surplus frames.
     """
     if PIXEL_DATA not in clean:
+        _drop_offsets(clean)
         return None, 0
     if overlays_in_pixels(original) and _has_unused_bits(original):
         raise Quarantine(Reason.OVERLAY_IN_PIXELS)
@@ -162,8 +164,14 @@ def _check_extended_offsets(clean: Dataset, value: bytes) -> None:
     sizes = {end - start for start, end in found[1:]} | {end - start - 1 for start, end in found[1:]}
     told = [int.from_bytes(lengths[at : at + 8], "little") for at in range(0, len(lengths), 8)]
     is_table = are_offsets(places, 8, found) and len(lengths) == len(places) and sizes.issuperset(told)
+    if not is_table:
+        _drop_offsets(clean)
+
+
+def _drop_offsets(clean: Dataset) -> None:
+    """Where there are no frames in fragments there is nothing that an extended offset table could tell."""
     for tag in EXTENDED_OFFSETS:
-        if tag in clean and not is_table:
+        if tag in clean:
             del clean[tag]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from struct import iter_unpack
 
 from fedai_site.verification.claims import CODE_VALUE, Claims
 from fedai_site.verification.dummies import is_dummy, is_replaced
@@ -129,10 +130,10 @@ def judge(element: Element, claims: Claims) -> Fault | None:
 Decision = tuple[Fault | None, bool]
 
 
-def _structure(element: Element, _: Claims) -> Decision:
+def _structure(element: Element, claims: Claims) -> Decision:
     if element.tag & 0xFFFF == 0:
         return look("a group length, retired", "file structure"), True
-    if element.group < 8:
+    if element.group < 8 and not (element.group == DIRECTORY_GROUP and claims.is_directory):
         return violation("a group that has no place in a data set", "file structure"), True
     return None, False
 
@@ -172,6 +173,8 @@ def _listed(element: Element, listed: Listed, claims: Claims) -> Fault | None:
         return _date(element, claims)
     if _allowed(listed, claims):
         return _age(element) if element.tag == PATIENT_AGE else None
+    if claims.is_directory and element.vr != "SQ" and not element.stripped():
+        return None  # its records hold what their kind must have, as empty attributes
     return _basic(element, listed.code)
 
 
@@ -257,7 +260,22 @@ def _number(element: Element, _: Claims) -> Fault | None:
     return None if good else violation("a number that isn't one", "unlisted")
 
 
+DIRECTORY_GROUP = 4
+OFFSETS = frozenset({0x7FE00001, 0x7FE00002})
+MOST_OFFSET = 1 << 40
+
+
+def _offsets(element: Element) -> Fault | None:
+    """Numbers of 64 bits, none larger than a file can be; anything else isn't an extended offset table."""
+    order = "<" if element.little else ">"
+    raw = bytes(element.value)
+    is_table = len(raw) % 8 == 0 and all(one < MOST_OFFSET for (one,) in iter_unpack(f"{order}Q", raw))
+    return None if is_table else violation("an offset table that is none", "unlisted")
+
+
 def _bytes(element: Element) -> Fault | None:
+    if element.tag in OFFSETS and element.depth == 0:
+        return _offsets(element)
     if element.tag in BULK and element.depth == 0:
         return None
     if not element.stripped() or (element.tag in BULK and element.tag >> 16 != 0x7FE0):

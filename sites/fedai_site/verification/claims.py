@@ -29,12 +29,15 @@ REMOVED, METHOD, CODES = 0x00120062, 0x00120063, 0x00120064
 BURNED_IN, FACE, DATES = 0x00280301, 0x00280302, 0x00280303
 CODE_VALUE, SCHEME = 0x00080100, 0x00080102
 IN_CODES = re.compile(r"\(0012,0064\)\[(\d+)\]")
+MEDIA_CLASS, DIRECTORY = 0x00020002, b"1.2.840.10008.1.3.10"
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims of one object. `dates` is REMOVED, MODIFIED, UNMODIFIED or ''."""
+    """The claims of one object. `dates` is REMOVED, MODIFIED, UNMODIFIED or ''. `is_directory`: it is the
+    directory of a medium (PS3.3 annex F), which has no place for claims.
+    """
 
     removed: str
     method: str
@@ -43,6 +46,7 @@ class Claims:
     face: str
     dates: str
     has_pixels: bool
+    is_directory: bool = False
 
     @property
     def options(self) -> frozenset[str]:
@@ -60,6 +64,7 @@ def read_claims(parts: Part10) -> Claims:
         face=parts.text(FACE),
         dates=parts.text(DATES),
         has_pixels=any(e.tag in PIXEL_TAGS and e.depth == 0 for e in parts.elements),
+        is_directory=any(e.tag == MEDIA_CLASS and e.stripped() == DIRECTORY for e in parts.meta),
     )
 
 
@@ -76,6 +81,8 @@ def _codes(elements: tuple[Element, ...]) -> Iterator[str]:
 
 def check_claims(claims: Claims, file: str) -> Iterator[Finding]:
     """Missing and contradictory claims."""
+    if claims.is_directory:
+        return
     for place, message in (*_identity(claims), *_dates(claims), *_pixels(claims)):
         yield Finding(Severity.VIOLATION, "claims", message, file, place)
     if claims.has_pixels and claims.burned_in not in ("NO", "YES"):

@@ -36,6 +36,7 @@ class Identity:
     burned_in: str
     dates: str
     codes: frozenset[str]
+    is_directory: bool = False
 
 
 def identify(parts: Part10, claims: Claims, file: str, size: int, sha256: str) -> Identity:
@@ -45,7 +46,7 @@ def identify(parts: Part10, claims: Claims, file: str, size: int, sha256: str) -
     return Identity(
         file, size, sha256, text(SOP_CLASS), text(SOP_INSTANCE), text(STUDY), text(SERIES), text(PATIENT),
         text(SEX), text(BIRTH_DATE)[:4], text(MODALITY), frozenset(references - {""}), claims.has_pixels,
-        claims.burned_in, claims.dates, claims.codes,
+        claims.burned_in, claims.dates, claims.codes, claims.is_directory,
     )  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def _look(message: str, one: Identity, place: str) -> Finding:
 
 
 def _missing(one: Identity) -> Iterator[Finding]:
+    if one.is_directory:
+        return
     if not one.sop:
         yield _look("no SOP Instance UID", one, "(0008,0018)")
     if not one.patient:
