@@ -58,10 +58,13 @@ def compressed_frames(parts: Part10) -> int:
 
 def decoded(path: Path) -> Iterator[NDArray[np.generic]]:
     """The frames of an object one after the other. Raises FAULTS for broken pixels."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels import iter_pixels, pixel_array
 
     with _quiet():
-        yield from iter_pixels(path, raw=True)
+        try:
+            yield from iter_pixels(path, raw=True)
+        except ValueError:  # pydicom 3.0: not one by one where the stream's sign isn't the header's
+            yield pixel_array(path, raw=True)
 
 
 @contextmanager
