@@ -17,7 +17,7 @@ from federation_sites import Federation
 from fedai.demo.leaks import Search
 
 pytestmark = pytest.mark.federation
-MISSING, BROKEN = "Hong^Gildong^4711", "Garcia^Maria^4712"
+MISSING, BROKEN = "Hongseokjin^Gildong^4711", "Garciaperez^Maria^4712"  # long: random bytes spell short ones
 
 
 @contextmanager

@@ -64,16 +64,16 @@ def test_the_order_of_the_sites_changes_no_bit(tmp_path: Path) -> None:
     assert bits(one) == bits(other)
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+@pytest.fixture
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(2)
+    yield
     torch.set_num_threads(before)
 
 
 def test_worker_processes_change_no_bit_and_find_what_was_left_at_sites(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
     monkeypatch.setattr(crowd, "POOL_PATIENTS", 12)
     network = {"normalization": "as_built"}
