@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import UID_dictionary
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 
 from benchmarks.deidentification import validity
 from benchmarks.deidentification.leaks import FAULTS, decoded
@@ -71,7 +71,7 @@ def judge(before: Path, after: Path, program: Path | None) -> dict[str, Any]:
         if values:
             left[path.name] = values
         told["private"] += any(element_is_private(target))
-        told[pixels(source, target)] += 1
+        told[pixels(source, target, path)] += 1
         new = validity.new_errors(program, path, after / path.name) if program else frozenset()
         if new:
             invalid[path.name] = sorted(new)
@@ -122,8 +122,11 @@ def element_is_private(item: Dataset) -> Any:
             yield from element_is_private(inner)
 
 
-def pixels(source: Dataset, target: Dataset) -> str:
-    """'no pixels', 'identical', 'blanked' (differs in places that are flat now), 'changed', 'pixels lost'."""
+def pixels(source: Dataset, target: Dataset, file: Path | None = None) -> str:
+    """'no pixels', 'identical', 'blanked' (differs in places that are flat now), 'changed', 'pixels lost'.
+
+    `file`: the source's, for GDCM, which reads JPEG with 12 bits where pydicom doesn't.
+    """
     if "PixelData" not in source:
         return "no pixels"
     if "PixelData" not in target:
@@ -131,7 +134,7 @@ def pixels(source: Dataset, target: Dataset) -> str:
     if bytes(source.PixelData) == bytes(target.PixelData):
         return "identical"
     try:
-        one, two = decoded(source), decoded(target)
+        one, two = _source_of(source, file), decoded(target)
     except FAULTS:
         return "identical" if _compressed_alike(source, target) else "pixels undecodable"
     if one.shape != two.shape:
@@ -139,6 +142,26 @@ def pixels(source: Dataset, target: Dataset) -> str:
     if np.array_equal(one, two):
         return "identical"
     return "blanked" if _is_flat(one, two) else "changed"
+
+
+def _source_of(source: Dataset, file: Path | None) -> NDArray[Any]:
+    """Stored values [frames, rows, columns, samples]; raises one of FAULTS where neither decodes them."""
+    if "TransferSyntaxUID" not in source.file_meta:  # a file without meta information, read as it lies
+        implicit = source.original_encoding[0]
+        source.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    try:
+        return np.asarray(decoded(source))
+    except FAULTS:
+        if file is None or source.BitsAllocated != 16:
+            raise
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    if not reader.Read():
+        raise ValueError("GDCM can't read it")
+    values = np.frombuffer(reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape"), "<u2")
+    return values.reshape(int(source.get("NumberOfFrames") or 1), source.Rows, source.Columns, -1)
 
 
 def _is_flat(one: NDArray[Any], two: NDArray[Any]) -> bool:
