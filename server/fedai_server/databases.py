@@ -83,13 +83,17 @@ def _begin(connection: Connection) -> None:
 
 def _version(connection: Connection) -> str:
     """Of the schema; "" where there is none. Raises ConfigError for one that isn't known here."""
+    asked = text("SELECT version_num FROM alembic_version")
     try:
-        version = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")
-    except DBAPIError as error:
+        version = str(connection.execute(asked).scalar() or "")
+    except DBAPIError:
         connection.rollback()
-        if inspect(connection).has_table("alembic_version"):
+        if not inspect(connection).has_table("alembic_version"):
+            return ""
+        try:  # another process may have made it just now
+            version = str(connection.execute(asked).scalar() or "")
+        except DBAPIError as error:
             raise ConfigError("the run database can't be read") from error
-        return ""
     if version.isdigit() and int(version) > int(SCHEMA):
         raise ConfigError(
             f"the run database has schema {version}, this release knows up to {SCHEMA}",
