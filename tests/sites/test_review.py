@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from fedai_site.home import SiteHome
-from fedai_site.review import changes
+from fedai_site.review import changes, review
 from homes import make_home
 from studies import SMALL, merged, small_study
 
@@ -177,3 +177,14 @@ def test_bytes_that_left_are_written_where_they_are_kept(
     file = tmp_path / "out" / "2.bin"
     assert (code, shown["bytes"]) == (0, [[1, 8, "not kept"], [2, 4, str(file)]])
     assert file.read_bytes() == b"kept"
+
+
+def test_all_that_a_cohort_asks_for_is_said_in_words(tmp_path: Path) -> None:
+    home = make_home(tmp_path, patients=6)
+    asked = {
+        "body_part": ["CHEST"],
+        "age_years": {"at_least": 40},
+        "study_years": {"at_least": 2017, "at_most": 2024},
+    }
+    said = review(home, small_study(cohort=asked), None)["words"]["from"]
+    assert said == "CR, chest, aged 40 and more, studies of 2017 to 2024"
