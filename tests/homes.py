@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from fedai_site.adding import add_data
 from fedai_site.home import SiteHome, SiteSettings, create_home
 from numpy.typing import NDArray
 
+from fedai.cli.app import run
 from fedai.demo.hospital import write_image
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nnot a real one\n-----END CERTIFICATE-----\n"
@@ -49,3 +52,10 @@ def _picture(number: int, patient: int) -> NDArray[np.uint16]:
     if patient % 2:
         pixels[4:9, 4:9] += 2000
     return pixels
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON of `fedai site ... --json`."""
+    capsys.readouterr()
+    code = run(["site", *map(str, words), "--json"])
+    return code, json.loads(capsys.readouterr().out)

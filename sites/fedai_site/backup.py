@@ -123,10 +123,13 @@ def restore(source: Path, folder: Path) -> SiteHome:
 def _unpack(source: Path, folder: Path) -> None:
     try:
         with tarfile.open(source, mode="r:") as archive:
-            members = archive.getmembers()
-            if not all(member.isfile() for member in members):
-                raise _no_backup(source, "there is something else than files in it")
-            archive.extractall(folder, members, filter="data")
+            for member in archive:
+                target, content = folder / member.name, archive.extractfile(member)
+                if not member.isfile() or content is None or not _is_below(target, folder):
+                    raise _no_backup(source, "there is something else in it than files of a home")
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with target.open("xb") as file:
+                    shutil.copyfileobj(content, file)
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
     except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, RecursionError):
@@ -139,6 +142,10 @@ def _unpack(source: Path, folder: Path) -> None:
         raise _no_backup(source, "a file in it isn't what the manifest says")
     for path in found.values():
         path.chmod(0o600)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _check(folder: Path) -> None:

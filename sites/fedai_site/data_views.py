@@ -64,7 +64,7 @@ def _image(entry: LabelledObject) -> dict[str, Any]:
 
 
 def statistics(entries: Sequence[LabelledObject]) -> dict[str, dict[str, int]]:
-    """Counts of images by what a study may filter by, and of patients by label."""
+    """Counts of images by what a study may filter by, and by label."""
     columns = {
         "modality": [entry.modality or UNKNOWN for entry in entries],
         "body_part": [entry.traits.body_part or UNKNOWN for entry in entries],

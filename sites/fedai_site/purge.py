@@ -8,8 +8,9 @@ left, while site.yaml says.
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,9 +76,9 @@ def purge(home: SiteHome, study: Study) -> Path:
     return path
 
 
-def _leftovers(home: SiteHome, study: Study, versions: Iterable[Study], others: Iterable[Study]) -> Leftovers:
+def _leftovers(home: SiteHome, study: Study, versions: Sequence[Study], others: Sequence[Study]) -> Leftovers:
     in_use = {cache.folder_of(home.folder, one.preprocessing) for one in others}
-    folders = set(home.runs.glob(f"{study.name}-[0-9]*/*-" + 64 * "?"))
+    folders = set(_of_runs(home, study, {one.sha256 for one in versions}, {one.sha256 for one in others}))
     files: set[Path] = set()
     for one in versions:
         files |= set((home.folder / "requests").glob(f"*-{one.sha256[:12]}.json*"))
@@ -87,6 +88,17 @@ def _leftovers(home: SiteHome, study: Study, versions: Iterable[Study], others: 
     files = there | {path for path in files if path.exists()}
     plans = {one.split_plan for one in versions}
     return Leftovers(tuple(sorted(files)), tuple(sorted(filter(Path.exists, folders))), tuple(sorted(plans)))
+
+
+def _of_runs(home: SiteHome, study: Study, own: Set[str], others: Set[str]) -> Iterator[Path]:
+    """`runs/NAME/ID-HASH` of these versions, and of others that no approval tells of, by the name of the
+    run; never of a study that is approved.
+    """
+    for folder in home.runs.glob("*/*-" + 64 * "?"):
+        of = folder.name.rpartition("-")[2]
+        is_named = re.fullmatch(re.escape(study.name) + "-[0-9]+", folder.parent.name) is not None
+        if of in own or (is_named and of not in others):
+            yield folder
 
 
 def _traces(home: SiteHome, files: Iterable[Path]) -> Traces:

@@ -59,7 +59,8 @@ def _same(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
             groups[entry.traits.image].append(entry)
     for group in groups.values():
         patients = sorted({entry.patient for entry in group})
-        text = f"the same pixels under {len(patients)} patients ({', '.join(patients)}): left out of cohorts"
+        whose = f"{len(patients)} patients" if len(patients) > 1 else "this patient and one who withdrew"
+        text = f"the same pixels under {whose} ({', '.join(patients)}): left out of cohorts"
         yield Finding("SAME_IMAGE", text, tuple(entry.id for entry in group))
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +9,15 @@ from fedai_site.agent import alone
 from fedai_site.catalogue import Catalogue
 from fedai_site.cohort import select
 from fedai_site.home import SiteHome
-from homes import make_home
+from homes import make_home, told
 from studies import small_study
 
-from fedai.cli.app import run
 from fedai.study import Study
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> SiteHome:
     return make_home(tmp_path, patients=6)
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
-    capsys.readouterr()
-    code = run(["site", *map(str, words), "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def used(home: SiteHome, study: Study, run: str) -> Path:
@@ -124,3 +115,17 @@ def test_what_was_asked_for_goes_too(
     kept = requests.keep(home, small_study())
     assert told(capsys, "purge", home.folder, kept)[0] == 0
     assert not kept.exists()
+
+
+def test_a_study_whose_name_begins_alike_keeps_its_runs(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, longer, misnamed = small_study(), small_study(name="small-2"), small_study(name="other")
+    own = used(home, study, "small-1")
+    kept = [used(home, longer, "small-2-1"), used(home, misnamed, "small-7")]
+    for number, path in enumerate(kept):
+        np.savez(path, parameters=np.random.default_rng(10 + number).normal(size=5000))
+    approvals.approve(home.approvals, misnamed, "kim")
+    (tmp_path / "study.json").write_text(study.canonical())
+    assert told(capsys, "purge", home.folder, tmp_path / "study.json")[0] == 0
+    assert [path.exists() for path in (own, *kept)] == [False, True, True]

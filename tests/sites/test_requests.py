@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fedai_site import approvals, requests
 from fedai_site.home import SiteHome
-from homes import make_home
+from homes import make_home, told
 from studies import small_study
 
-from fedai.cli.app import run
 from fedai.signatures import sign_study, signature_file, write_key
 from fedai.study import read_study
 
@@ -18,12 +15,6 @@ from fedai.study import read_study
 @pytest.fixture
 def home(tmp_path: Path) -> SiteHome:
     return make_home(tmp_path, patients=6)
-
-
-def told(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
-    capsys.readouterr()
-    code = run(["site", *map(str, words), "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def test_a_study_waits_with_its_signature_until_it_is_decided(

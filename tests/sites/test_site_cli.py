@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +11,7 @@ from fedai_site.agent import alone
 from fedai_site.home import SiteHome, open_home
 from fedai_site.ledger import Ledger
 from fedai_site.witness import ledger_of
-from homes import CERTIFICATE, make_home
+from homes import CERTIFICATE, make_home, told
 from studies import SMALL
 
 from fedai.cli.app import run
@@ -36,13 +35,6 @@ def home(tmp_path: Path) -> SiteHome:
 
 
 Capture = pytest.CaptureFixture[str]
-
-
-def told(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
-    """Exit code and JSON of `fedai site ... --json`."""
-    capsys.readouterr()
-    code = run(["site", *map(str, arguments), "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def test_a_home_is_made_from_options(tmp_path: Path, ca: Path, capsys: Capture) -> None:
