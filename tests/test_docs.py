@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from fedai_site.home import SiteSettings
+from fedai_site.policy import Policy
 
 from fedai.cli.app import fedai
 from fedai.yamlfile import load
@@ -78,14 +79,18 @@ def test_a_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert not missing
 
 
-def test_what_the_site_engineers_page_writes_into_site_yaml_is_understood(tmp_path: Path) -> None:
+def test_what_the_site_engineers_page_writes_into_site_yaml_and_policy_yaml_is_understood(
+    tmp_path: Path,
+) -> None:
     server = "name: north\nserver: {address: 'fed.example.org:8443', ca: ca.pem}\n"
     blocks = YAML_BLOCK.findall((ROOT / "docs" / "site-engineer.md").read_text(encoding="utf-8"))
-    assert {"dicomweb", "receiver", "witness"} <= {block.partition(":")[0] for block in blocks}
+    found = {block.partition(":")[0] for block in blocks}
+    assert {"dicomweb", "receiver", "witness", "memory_gb", "retention"} <= found
     for block in blocks:
-        file = tmp_path / "site.yaml"
-        file.write_text(server + block, encoding="utf-8")
-        load(file, SiteSettings)
+        is_rule = block.startswith("retention:")
+        file = tmp_path / "file.yaml"
+        file.write_text(block if is_rule else server + block, encoding="utf-8")
+        load(file, Policy if is_rule else SiteSettings)
 
 
 def test_a_make_target_that_a_page_shows_is_in_the_makefile() -> None:

@@ -25,7 +25,7 @@ from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.run import Ran, run
 from fedai_site.deidentify.state import State, Written
 from fedai_site.inbox import open_inbox
-from fedai_site.labels import LabelTable, read_labels
+from fedai_site.labels import CONSENSUS, READER, Label, LabelRow, LabelTable, read_labels
 from fedai_site.quarantine import Reason
 from fedai_site.sources import Inbox, Source
 from fedai_site.traits import VERSION, traits_of
@@ -177,5 +177,13 @@ def _add_labels(catalogue: Catalogue, names: Pseudonyms, table: LabelTable) -> t
     keyed = [(names.label_key(table.kind, row.key), row) for row in table.rows]
     known = [catalogue.has_key(table.kind, key) for key, _ in keyed]
     pairs = list(zip(keyed, known, strict=True))
-    catalogue.set_labels(table.kind, [(key, row.label) for (key, row), there in pairs if there])
+    labels = [_label(names, key, row) for (key, row), there in pairs if there]
+    labels.sort(key=lambda label: label.source == CONSENSUS)
+    catalogue.set_labels(table.kind, labels)
     return tuple(row.line for (_, row), there in pairs if not there)
+
+
+def _label(names: Pseudonyms, key: str, row: LabelRow) -> Label:
+    """Of a file's lines for one key the last one counts, but a consensus before all others."""
+    reader = f"r{names.label_key(READER, row.reader)[:12]}" if row.reader else ""
+    return Label(key, row.label, reader, row.source)

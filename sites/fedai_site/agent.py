@@ -27,6 +27,7 @@ from fedai.wire import Reply, Task
 from fedai_site import allowance, approvals, policy, replies, requests
 from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
+from fedai_site.confinement import confined_to
 from fedai_site.egress import Egress, check_norm, seal
 from fedai_site.fleet import (
     Envelope,
@@ -41,8 +42,9 @@ from fedai_site.fleet import (
 )
 from fedai_site.home import SiteHome
 from fedai_site.permit import Permit, permit
-from fedai_site.sent import Sent
+from fedai_site.sent import DAY_S, Sent
 from fedai_site.tripwire import check_pixels
+from fedai_site.watchdog import Watchdog
 from fedai_site.witness import heads_of, ledger_of
 
 ACTIVE_FOR_S = 120.0
@@ -65,6 +67,7 @@ class Agent:
     facts: dict[int, RunFacts] = field(default_factory=dict)
     node_id: int | None = None
     forgot_at: float = float("-inf")
+    expired_at: float = float("-inf")
     until: float = float("inf")  # Unix time after which the work in hand may not go on
     over: threading.Event = field(default_factory=threading.Event)
     waiting: Envelope | None = None
@@ -73,6 +76,7 @@ class Agent:
         self.sent = Sent(self.home.sent, self.home.settings.keep_sent_days)
         self.egress = Egress(ledger_of(self.home), self.sent)
         self.heads = heads_of(self.home)
+        self.dog = Watchdog(self.home.settings.memory_gb, self.home.settings.stuck_minutes)
 
     def work(self, give_up_s: float | None = None) -> None:
         """Serve until stopped, connecting anew with growing pauses (0.5 to 30 s) whenever the server is away.
@@ -122,10 +126,15 @@ class Agent:
             self.stop.wait(self._pause(time.monotonic() - busy_at))
 
     def _forget(self) -> None:
-        """Delete kept bytes whose time is over, also while nothing leaves."""
+        """Delete kept bytes whose time is over, also while nothing leaves, and what the policy says."""
         if time.monotonic() - self.forgot_at > FORGET_EVERY_S:
             self.forgot_at = time.monotonic()
             self.sent.prune()
+        if time.monotonic() - self.expired_at > DAY_S:
+            from fedai_site.expiry import keep_to_the_policy
+
+            self.expired_at = time.monotonic()
+            keep_to_the_policy(self.home)
 
     def _pause(self, idle_s: float) -> float:
         """Ask often right after a task, less often later in a run, seldom when nothing goes on."""
@@ -147,9 +156,11 @@ class Agent:
     def _watching(self, fleet: Fleet, run_id: int) -> Iterator[None]:
         """Ask now and then whether the run goes on, while its task is worked on; else `over` is set."""
         self.over, done = threading.Event(), threading.Event()
+        self.dog.begin()
 
         def watch(over: threading.Event) -> None:
             while not done.wait(self.home.settings.poll_idle_s):
+                self.dog.look()
                 if self._is_over(fleet, run_id):
                     over.set()
                     return
@@ -160,6 +171,7 @@ class Agent:
             yield
         finally:
             done.set()
+            self.dog.rest()
             thread.join(timeout=5)
 
     def _is_over(self, fleet: Fleet, run_id: int) -> bool:
@@ -254,7 +266,11 @@ class Agent:
         return self.benches[study.sha256]
 
     def _may_go_on(self, study: Study) -> bool:
-        """Asked before each batch: not stopped, the run not over, the approval there, its hours not spent."""
+        """Asked before each batch: not stopped, the run not over, the approval there, its hours not spent.
+
+        Raises TrainingError where the watchdog ends the work.
+        """
+        self.dog.check()
         going = not self.stop.is_set() and not self.over.is_set() and time.time() < self.until
         return going and approvals.is_approved_quickly(self.home.approvals, study)
 
@@ -289,7 +305,8 @@ class Agent:
         log.error("%s: answered with %s", run, sealed, exc_info=error)
         self._say("working", f"{run}: refused or failed, see {self.home.log} for {sealed.reference}")
         parcel = pack(Error(wire.ERROR_NUMBER, str(sealed)), head)
-        self.egress.pass_error(sealed, run, reason=getattr(error, "reason", ""), objects=parcel.objects)
+        reason = error.reason if isinstance(error, RefusedByPolicy) else ""
+        self.egress.pass_error(sealed, run, reason=reason, objects=parcel.objects)
         return parcel
 
     def _say(self, state: str, text: str) -> None:
@@ -297,7 +314,9 @@ class Agent:
         self.tell(f"{self.home.settings.name}: {text}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         partial = self.home.status.with_suffix(".partial")
-        said = json.dumps({"state": state, "text": text, "at": now, "pid": os.getpid()})
+        said = json.dumps(
+            {"state": state, "text": text, "at": now, "pid": os.getpid(), "reaches": confined_to}
+        )
         try:
             partial.write_text(said, encoding="utf-8")
             partial.replace(self.home.status)

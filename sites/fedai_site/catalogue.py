@@ -2,7 +2,8 @@
 
 The path that an object came from may carry a name, so it rests in `sources` alone; nothing but `add_data` and
 the site's own commands read that table. Label keys are keyed hashes (see Pseudonyms.label_key), never the
-archive's own numbers.
+archive's own numbers; readers of labels are too. Of a key the newest label counts, and what each reader said
+is kept beside it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 
 from fedai.errors import ConfigError
 from fedai_site.databases import compact
+from fedai_site.labels import CONSENSUS, Label, Reading
 from fedai_site.traits import UNKNOWN, Traits
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TRAITS = "body_part, manufacturer, slice_thickness_mm, spacing_mm, age_years, study_year, image, looks"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -41,7 +43,14 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE INDEX IF NOT EXISTS objects_by_patient_key ON objects (patient_key);
 CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
 CREATE INDEX IF NOT EXISTS objects_by_object_key ON objects (object_key);
-CREATE TABLE IF NOT EXISTS labels (kind TEXT, key TEXT, label TEXT NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS labels (      -- those that count
+    kind TEXT, key TEXT, label TEXT NOT NULL,
+    reader TEXT NOT NULL DEFAULT '', source TEXT NOT NULL DEFAULT '', PRIMARY KEY (kind, key)
+);
+CREATE TABLE IF NOT EXISTS readings (    -- the last one of each reader; keyed hashes of their names
+    kind TEXT, key TEXT, reader TEXT, source TEXT NOT NULL, label TEXT NOT NULL,
+    PRIMARY KEY (kind, key, reader)
+);
 CREATE TABLE IF NOT EXISTS splits (plan TEXT, patient TEXT, split TEXT NOT NULL, PRIMARY KEY (plan, patient));
 CREATE TABLE IF NOT EXISTS withdrawn_images (  -- keyed hashes of pixels: nobody else's either
     image TEXT, patient TEXT, PRIMARY KEY (image, patient)
@@ -62,6 +71,10 @@ MIGRATIONS = {
         "ALTER TABLE objects ADD COLUMN image TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE objects ADD COLUMN looks TEXT NOT NULL DEFAULT ''",
     ),
+    3: (
+        "ALTER TABLE labels ADD COLUMN reader TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE labels ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+    ),
 }
 """Schema -> what makes the next one of it: an earlier release's catalogue is brought up when it is opened."""
 LABELLED = f"""
@@ -71,16 +84,21 @@ WITH doubtful AS (
     SELECT 'AccessionNumber', accession_key FROM objects GROUP BY 2 HAVING count(DISTINCT patient) > 1
 ), twice AS (
     SELECT image FROM objects WHERE image != '' GROUP BY 1 HAVING count(DISTINCT patient) > 1
+), disputed AS (
+    SELECT kind, key FROM readings GROUP BY 1, 2 HAVING count(DISTINCT label) > 1
 ), matched AS (
-    SELECT o.*, l.kind AS kind, l.key AS key, l.label AS label FROM objects o
+    SELECT o.*, l.kind AS kind, l.key AS key, l.label AS label, l.reader AS reader, l.source AS source
+    FROM objects o
     LEFT JOIN labels s ON s.kind = 'SOPInstanceUID' AND s.key = o.object_key
     LEFT JOIN labels a ON a.kind = 'AccessionNumber' AND a.key = o.accession_key
     LEFT JOIN labels p ON p.kind = 'PatientID' AND p.key = o.patient_key
     LEFT JOIN labels l ON l.rowid = coalesce(s.rowid, a.rowid, p.rowid)
 )
 SELECT m.id, m.patient, m.modality, m.path, m.sha256, m.evidence, m.label, d.kind IS NOT NULL,
-    m.image IN (SELECT image FROM twice UNION SELECT image FROM withdrawn_images), {TRAITS}
+    m.image IN (SELECT image FROM twice UNION SELECT image FROM withdrawn_images),
+    coalesce(m.reader, ''), coalesce(m.source, ''), q.kind IS NOT NULL AND m.source != '{CONSENSUS}', {TRAITS}
 FROM matched m LEFT JOIN doubtful d ON d.kind = m.kind AND d.key = m.key
+LEFT JOIN disputed q ON q.kind = m.kind AND q.key = m.key
 ORDER BY m.patient, m.id
 """  # noqa: S608  of constants
 TWICE = """
@@ -92,6 +110,12 @@ SELECT EXISTS (SELECT 1 FROM labels WHERE kind = 'SOPInstanceUID' AND key = o.ob
     OR EXISTS (SELECT 1 FROM labels WHERE kind = 'AccessionNumber' AND key = o.accession_key)
     OR EXISTS (SELECT 1 FROM labels WHERE kind = 'PatientID' AND key = o.patient_key), count(*)
 FROM objects o GROUP BY 1
+"""
+READ = """
+SELECT r.kind, r.key, r.reader, r.source, r.label FROM readings r JOIN objects o ON o.id = ? AND r.key =
+    CASE r.kind WHEN 'SOPInstanceUID' THEN o.object_key WHEN 'AccessionNumber' THEN o.accession_key
+    ELSE o.patient_key END
+ORDER BY r.kind DESC, r.reader
 """
 WRITTEN, DUPLICATE = "WRITTEN", "DUPLICATE"
 KEY_COLUMNS = {"PatientID": "patient_key", "AccessionNumber": "accession_key", "SOPInstanceUID": "object_key"}
@@ -134,7 +158,8 @@ class SourceFile:
 @dataclass(frozen=True)
 class LabelledObject:
     """What a cohort is selected from: an object with its label, None if it has none. `ambiguous`: several
-    patients answer to the label's key; `elsewhere`: another patient has an image of the very same pixels.
+    patients answer to the label's key; `elsewhere`: another patient has an image of the very same pixels;
+    `disputed`: readers of the label's key disagree, and the label that counts is no consensus.
     """
 
     id: str
@@ -147,6 +172,9 @@ class LabelledObject:
     ambiguous: int
     elsewhere: int
     traits: Traits = UNKNOWN
+    reader: str = ""
+    source: str = ""
+    disputed: int = 0
 
     @property
     def has_evidence(self) -> bool:
@@ -232,9 +260,11 @@ class Catalogue:
         with self._connection as connection:
             for record in records:
                 for kind, column in KEY_COLUMNS.items():
-                    shared = f"SELECT 1 FROM objects WHERE {column} = labels.key AND patient != ?"  # noqa: S608
-                    query = f"DELETE FROM labels WHERE kind = ? AND key = ? AND NOT EXISTS ({shared})"  # noqa: S608
-                    connection.execute(query, (kind, getattr(record, column), record.patient))
+                    key = getattr(record, column)
+                    shared = f"SELECT 1 FROM objects WHERE {column} = ? AND patient != ? LIMIT 1"  # noqa: S608
+                    if connection.execute(shared, (key, record.patient)).fetchone() is None:
+                        connection.execute("DELETE FROM labels WHERE kind = ? AND key = ?", (kind, key))
+                        connection.execute("DELETE FROM readings WHERE kind = ? AND key = ?", (kind, key))
 
     def withdraw_images(self, records: Iterable[Record]) -> None:
         """From now on an image with the pixels of one of these is used of nobody."""
@@ -257,11 +287,26 @@ class Catalogue:
         query = f"SELECT 1 FROM objects WHERE {KEY_COLUMNS[kind]} = ? LIMIT 1"  # noqa: S608
         return self._connection.execute(query, (key,)).fetchone() is not None
 
-    def set_labels(self, kind: str, labels: Iterable[tuple[str, str]]) -> None:
-        """Store (key, label) pairs; a newer label takes the place of an older one for the same key."""
+    def set_labels(self, kind: str, labels: Iterable[tuple[str, ...]]) -> None:
+        """Store (key, label, reader, source), the last two or one of them left out where it isn't told.
+
+        A newer label takes the place of an older one for the same key, and of the same reader's; what other
+        readers said stays beside it.
+        """
+        found = [Label(*label) for label in labels]
         with self._connection as connection:
-            rows = [(kind, key, label) for key, label in labels]
-            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", rows)
+            rows = [(kind, *label) for label in found]
+            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?)", rows)
+            said = [Reading(kind, one.key, one.reader, one.source, one.label) for one in found if one.reader]
+            connection.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?)", said)
+
+    def readings(self, object_id: str | None = None) -> list[Reading]:
+        """What each reader said last of each key, or of the keys that an object answers to."""
+        if object_id is None:
+            rows = self._connection.execute("SELECT * FROM readings ORDER BY kind, key, reader")
+        else:
+            rows = self._connection.execute(READ, (object_id,))
+        return [Reading(*row) for row in rows]
 
     def labelled(self) -> list[LabelledObject]:
         """All objects with their labels.
@@ -270,9 +315,12 @@ class Catalogue:
 
         An accession or patient key that more than one patient answers to makes the label `ambiguous`.
         """
-        width = len(fields(LabelledObject)) - 1
         rows = self._connection.execute(LABELLED)
-        return [LabelledObject(*(*row[:width], Traits(*row[width:]))) for row in rows]
+        told = ("reader", "source", "disputed")
+        return [
+            LabelledObject(*(*row[:9], Traits(*row[12:])), **dict(zip(told, row[9:12], strict=True)))
+            for row in rows
+        ]
 
     def alike(self) -> dict[str, str]:
         """Patients who share an image, pixel by pixel -> the name of their group: they may be one person."""

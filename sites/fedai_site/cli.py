@@ -130,9 +130,11 @@ def start(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     from fedai_site.agent import Agent, alone, log_to
+    from fedai_site.confinement import confine, destinations
 
     with alone(site.folder):
         log_to(site.log)
+        confine(destinations(site.settings.server.address))
         Agent(site, stop, tell=lambda text: print(text, flush=True)).work(give_up_s)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from fedai.cli.output import JsonOption, emit, table
 
 if TYPE_CHECKING:
     from fedai_site.catalogue import LabelledObject
+    from fedai_site.labels import Reading
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="What this site has: patients, images, what is odd."
@@ -68,19 +69,46 @@ def show(
     ]
     lines = table(("", ""), rows)[1:]
     for image in facts["images"]:
-        known = [(name, value) for name, value in image.items() if value not in (None, "")]
+        told = {**image, "readings": "; ".join(map(_said, image["readings"]))}
+        known = [(name, value) for name, value in told.items() if value not in (None, "")]
         lines += ["", *table(("", ""), known)[1:]]
     emit(facts, as_json=as_json, lines=lines)
 
 
+def _said(reading: dict[str, str]) -> str:
+    return f"{reading['label']} by {reading['reader']} ({reading['source'] or 'not told'}, {reading['of']})"
+
+
 @app.command()
 def stats(home: Home, as_json: JsonOption = False) -> None:
-    """Counts of images by all that a study's cohort may ask for."""
-    from fedai_site.data_views import statistics
+    """Counts of images by all that a study's cohort may ask for; readers of labels, and how they agree."""
+    from fedai_site.data_views import agreement, statistics
 
-    counted = statistics(_entries(home))
+    counted, readers = statistics(_entries(home)), agreement(_readings(home))
     rows = [(name, value, count) for name, values in counted.items() for value, count in values.items()]
-    emit({"images": counted}, as_json=as_json, lines=table(("", "", "images"), rows))
+    lines = table(("", "", "images"), rows)
+    if readers["readers"]:
+        shown = [(one["reader"], one["labels"]) for one in readers["readers"]]
+        lines += ["", *table(("reader", "labels"), shown)]
+    if readers["pairs"]:
+        lines += [
+            "",
+            *table(("reader", "and", "both labelled", "agree on", "kappa"), _pairs(readers["pairs"])),
+        ]
+    emit({"images": counted, **readers}, as_json=as_json, lines=lines)
+
+
+def _readings(home: Path) -> list[Reading]:
+    from fedai_site.catalogue import Catalogue
+    from fedai_site.home import open_home
+
+    with Catalogue(open_home(home).catalogue) as catalogue:
+        return catalogue.readings()
+
+
+def _pairs(pairs: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    kappas = ["" if pair["kappa"] is None else f"{pair['kappa']:.2f}" for pair in pairs]
+    return [(*list(pair.values())[:4], kappa) for pair, kappa in zip(pairs, kappas, strict=True)]
 
 
 @app.command()
@@ -89,7 +117,9 @@ def check(
     study: Annotated[Path | None, typer.Option(help="A study, for its classes.", metavar="STUDY")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is odd: the same image twice, blank images, negatives, spacings, rare labels. Opens no image.
+    """What is odd: the same image twice, blank images, negatives, spacings, rare or disputed labels.
+
+    Opens no image.
 
     Exits 1 where something was found.
     """

@@ -1,4 +1,4 @@
-"""`fedai site policy | inbox | review | approve | reject | revoke`: what the hospital allows."""
+"""`fedai site policy | inbox | review | approve | reject | revoke | purge`: what the hospital allows."""
 
 from __future__ import annotations
 
@@ -108,6 +108,8 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     rules.check_named(study, site.settings.name)
     rules.check_signature(study, signature)
     found, now = rules.read_policy(site.rules), datetime.now(UTC)
+    if found is not None:
+        rules.check_clauses(list(rules.floor(found)), study)
     cohort = select(site.folder, study, consent_required=site.settings.consent_required)
     if found is not None:
         patients = approvals.training_patients(cohort)
@@ -188,15 +190,50 @@ def revoke(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def purge(home: Home, study: StudyFile, as_json: JsonOption = False) -> None:
-    """A study is over: delete what was kept for its versions, search for it, and give a signed receipt."""
+def purge(
+    home: Home,
+    study: Annotated[
+        Path | None, typer.Argument(help="A study that is over; its file.", metavar="[STUDY]")
+    ] = None,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="What the policy's `retention` says is kept too long.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --expired: only say what is due.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what was kept for a study, or too long, search for it, and give a signed receipt."""
+    from fedai.errors import ConfigError
+    from fedai_site.home import open_home
+
+    if (study is not None) == expired or (dry_run and not expired):
+        raise ConfigError("give STUDY or --expired; --dry-run goes with --expired",
+                          hint="fedai site purge --help")  # fmt: skip
+    site = open_home(home)
+    if study is not None:
+        _purge_study(site, study, as_json)
+    else:
+        _purge_expired(site, dry_run, as_json)
+
+
+def _purge_expired(site: SiteHome, dry_run: bool, as_json: bool) -> None:
+    from fedai_site.expiry import due, purge_expired
+
+    found = due(site)
+    made: list[str] = []
+    while not dry_run and (receipt := purge_expired(site)):
+        made.append(str(receipt))
+    said = [f"{count} files of {kind}" for kind, count in found.counts().items()]
+    lines = [f"{'due' if dry_run else 'deleted'}       {', '.join(said) or 'nothing'}"]
+    facts = {"due": found.counts(), "dry_run": dry_run, "receipts": made}
+    emit(facts, as_json=as_json, lines=[*lines, *(f"receipt   {path}" for path in made)])
+
+
+def _purge_study(site: SiteHome, study: Path, as_json: bool) -> None:
     from fedai.study import read_study
     from fedai_site.agent import alone
-    from fedai_site.home import open_home
     from fedai_site.purge import purge as delete
     from fedai_site.receipts import verify
 
-    site = open_home(home)
     read = read_study(study)
     with alone(site.folder):
         receipt = delete(site, read)

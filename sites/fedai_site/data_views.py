@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from fedai.errors import ConfigError
 from fedai_site.catalogue import Catalogue, LabelledObject
+from fedai_site.labels import Reading
 
 UNKNOWN = "(not known)"
 BAND_YEARS = 10
@@ -41,26 +43,57 @@ def shown(home: Path, name: str) -> dict[str, Any]:
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         entries = [entry for entry in catalogue.labelled() if name in (entry.patient, entry.id)]
         plans = catalogue.plans(entries[0].patient) if entries else {}
+        said = {entry.id: catalogue.readings(entry.id) for entry in entries}
     if not entries:
         raise ConfigError(
             f"the catalogue has no patient and no image {name}", hint="names are in: fedai site data list"
         )
-    return {"patient": entries[0].patient, "splits": plans, "images": [_image(entry) for entry in entries]}
+    images = [_image(entry, said[entry.id]) for entry in entries]
+    return {"patient": entries[0].patient, "splits": plans, "images": images}
 
 
-def _image(entry: LabelledObject) -> dict[str, Any]:
+def _image(entry: LabelledObject, said: Sequence[Reading]) -> dict[str, Any]:
     evidence = json.loads(entry.evidence)
     traits = {name: value for name, value in vars(entry.traits).items() if name not in ("image", "looks")}
     return {
         "id": entry.id,
         "path": entry.path,
         "label": entry.label,
+        "reader": entry.reader,
+        "source": entry.source,
+        "readings": [_reading(one) for one in said],
         "modality": entry.modality,
         **traits,
         "sha256": entry.sha256,
         "profile": evidence.get("profile"),
         "has_evidence": entry.has_evidence,
     }
+
+
+def _reading(one: Reading) -> dict[str, str]:
+    return {"of": one.kind, "reader": one.reader, "source": one.source, "label": one.label}
+
+
+def agreement(readings: Sequence[Reading]) -> dict[str, list[dict[str, Any]]]:
+    """`readers`: how many keys each one labelled. `pairs`: of each two, how many keys both labelled, on how
+    many they agree, and Cohen's kappa (Educ Psychol Meas 1960;20:37), None where both said one thing only.
+    """
+    said: defaultdict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    for one in readings:
+        said[one.reader][one.kind, one.key] = one.label
+    pairs = [_pair(*two, said) for two in combinations(sorted(said), 2)]
+    counts = [{"reader": reader, "labels": len(labels)} for reader, labels in sorted(said.items())]
+    return {"readers": counts, "pairs": [pair for pair in pairs if pair["both"]]}
+
+
+def _pair(first: str, second: str, said: Mapping[str, Mapping[tuple[str, str], str]]) -> dict[str, Any]:
+    both = said[first].keys() & said[second].keys()
+    one, other = (Counter(said[reader][key] for key in both) for reader in (first, second))
+    agreeing = sum(said[first][key] == said[second][key] for key in both)
+    by_chance = sum(one[label] * other[label] for label in one)
+    left = len(both) ** 2 - by_chance
+    kappa = (agreeing * len(both) - by_chance) / left if left else None
+    return {"first": first, "second": second, "both": len(both), "agreeing": agreeing, "kappa": kappa}
 
 
 def statistics(entries: Sequence[LabelledObject]) -> dict[str, dict[str, int]]:
@@ -74,6 +107,7 @@ def statistics(entries: Sequence[LabelledObject]) -> dict[str, dict[str, int]]:
         "slice_thickness_mm": [_rounded(entry.traits.slice_thickness_mm) for entry in entries],
         "spacing_mm": [_rounded(entry.traits.spacing_mm) for entry in entries],
         "label": [entry.label or "(none)" for entry in entries],
+        "label_source": [entry.source or UNKNOWN for entry in entries if entry.label is not None],
     }
     return {name: dict(sorted(Counter(values).items())) for name, values in columns.items()}
 

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from fedai.checks import Check, check_disk, check_flower
 from fedai.errors import ConfigError, DataError, FederationError
+from fedai_site import isolation
+from fedai_site.confinement import PROXIES
+from fedai_site.expiry import due
 from fedai_site.home import SiteHome, fingerprints
+from fedai_site.overview import told
+from fedai_site.policy import floor, read_policy
 from fedai_site.witness import verify
 
 CLOCK_MAY_DIFFER_S = 4.0  # Flower refuses a signature from more than 5 s ahead
@@ -33,6 +38,8 @@ def _checks(home: SiteHome) -> Iterator[Check]:
     yield check_disk(home.folder, "clean images, caches and the ledger need room")
     yield _memory()
     yield _proxy()
+    yield from _policy(home)
+    yield from isolation.examine(home)
 
 
 def _secrets(home: SiteHome) -> Check:
@@ -112,8 +119,20 @@ def _memory() -> Check:
     return Check("memory", fine, f"{total:.0f} GB", "" if fine else f"{MEMORY_WANTED_GB:.0f} GB are wanted")
 
 
+def _policy(home: SiteHome) -> Iterator[Check]:
+    """Whether it can be read, asks for what this release doesn't have, and what it says is kept too long."""
+    try:
+        policy, found = read_policy(home.rules), due(home).counts()
+    except ConfigError as error:
+        yield Check("policy", False, error.message, "nothing is allowed until it is mended")
+        return
+    broken = [clause for clause in floor(policy) if not clause.holds] if policy else []
+    said = "; ".join(clause.said for clause in broken) or ("kept" if policy else "none")
+    yield Check("policy", not broken, said, "every study is refused, as it asks" if broken else "")
+    hint = "the agent deletes it within a day; now: fedai site purge HOME --expired" if found else ""
+    yield Check("retention", True, told(found) or "nothing is kept too long", hint, warns=bool(found))
+
+
 def _proxy() -> Check:
-    named = [
-        name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)
-    ]
+    named = [name for name in PROXIES if os.environ.get(name)]
     return Check("proxy", True, f"{', '.join(named)} is used for the server" if named else "none is set")

@@ -40,7 +40,8 @@ class SiteSettings(Frozen):
     questions. `witness`: a folder, best on other storage, that gets each signed head of the ledger.
     `keep_sent_days`: how long the bytes that left are kept; 0 keeps their hashes only.
     `consent_required`: use only patients with a consent record that allows the study. `receiver`: what may be
-    pushed here. `dicomweb`: the hospital's own services, by name.
+    pushed here. `dicomweb`: the hospital's own services, by name. `memory_gb`: most memory that the agent may
+    hold. `stuck_minutes`: the longest that it may work without finishing a batch or the images before it.
     """
 
     name: Name
@@ -53,6 +54,8 @@ class SiteSettings(Frozen):
     consent_required: bool = False
     receiver: Receiver | None = None
     dicomweb: dict[Name, Dicomweb] = Field(default_factory=dict)
+    memory_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    stuck_minutes: Annotated[float, Field(ge=1, le=10_000)] | None = None
 
 
 @dataclass(frozen=True)

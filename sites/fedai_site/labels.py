@@ -1,4 +1,5 @@
-"""The site's label file: a CSV with one key column and one label column.
+"""The site's label file: a CSV with one key column and one label column, and, where it says so, who read and
+what the label is from.
 
 Its values never appear in a message.
 """
@@ -9,19 +10,50 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
 
 from fedai.errors import ConfigError
 
 KEYS = ("PatientID", "AccessionNumber", "SOPInstanceUID")
-LABEL = "label"
+LABEL, READER, SOURCE = "label", "reader", "source"
+CONSENSUS = "consensus"
+SOURCES = (
+    "radiology report", "image reading", CONSENSUS, "pathology", "laboratory", "follow-up", "registry",
+    "algorithm",
+)  # fmt: skip
+"""What a label may be from: a closed list, since free text may name somebody."""
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One label: the line it stands on (1 = header), the key as the archive writes it, and the class name."""
+    """One label: the line it stands on (1 = header), the key as the archive writes it, the class name, and,
+    where it is told, who read (a person's name or number: it is kept nowhere) and what it is from.
+    """
 
     line: int
     key: str
+    label: str
+    reader: str = ""
+    source: str = ""
+
+
+class Label(NamedTuple):
+    """A label of a key, with the keyed hash of who read and what it is from, '' where that isn't told."""
+
+    key: str
+    label: str
+    reader: str = ""
+    source: str = ""
+
+
+class Reading(NamedTuple):
+    """What one reader said last of one key."""
+
+    kind: str
+    key: str
+    reader: str
+    source: str
     label: str
 
 
@@ -34,7 +66,8 @@ class LabelTable:
 
 
 def read_labels(path: Path) -> LabelTable:
-    """Read a UTF-8 CSV with a header: exactly one of PatientID, AccessionNumber, SOPInstanceUID, and `label`.
+    """Read a UTF-8 CSV with a header: exactly one of PatientID, AccessionNumber, SOPInstanceUID, and `label`;
+    `reader` and `source` may be there. Several readers may label one key, each once.
 
     Other columns are ignored. Raises ConfigError that lists every problem as file:line: problem.
     """
@@ -48,12 +81,8 @@ def read_labels(path: Path) -> LabelTable:
     header = [name.strip() for name in lines[0][1]]
     _fail(path, [(1, problem) for problem in _header_problems(header)])
     kind = next(name for name in header if name in KEYS)
-    key_at, label_at = header.index(kind), header.index(LABEL)
-    rows = [
-        _row(line, cells, key_at, label_at)
-        for line, cells in lines[1:]
-        if any(cell.strip() for cell in cells)
-    ]
+    places = [header.index(name) if name in header else None for name in (kind, LABEL, READER, SOURCE)]
+    rows = [_row(line, cells, places) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]
     _fail(path, list(_row_problems(rows, kind)))
     return LabelTable(kind, tuple(rows))
 
@@ -80,30 +109,38 @@ def _header_problems(header: list[str]) -> Iterator[str]:
         yield f"{found}; exactly one of {', '.join(KEYS)} is needed"
     if header.count(LABEL) != 1:
         yield f"{header.count(LABEL) or 'no'} column named {LABEL}; exactly one is needed"
+    for name in (READER, SOURCE):
+        if header.count(name) > 1:
+            yield f"{header.count(name)} columns named {name}; one at most"
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         yield "columns must be separated by commas"
 
 
-def _row(line: int, cells: list[str], key_at: int, label_at: int) -> LabelRow:
-    cell = [*cells, *[""] * (max(key_at, label_at) + 1)]
-    return LabelRow(line, cell[key_at].strip(), cell[label_at].strip())
+def _row(line: int, cells: list[str], places: list[int | None]) -> LabelRow:
+    """Of the columns at `places`: key, label, reader, source; None where there is no such column."""
+    found = ["" if at is None or at >= len(cells) else cells[at].strip() for at in places]
+    key, label, reader, source = found
+    who = normalize("NFC", " ".join(reader.split()).casefold())
+    return LabelRow(line, key, label, who, source.casefold())
 
 
 def _row_problems(rows: list[LabelRow], kind: str) -> Iterator[tuple[int, str]]:
-    first: dict[str, LabelRow] = {}
+    first: dict[tuple[str, str], LabelRow] = {}
     for row in rows:
+        if row.source and row.source not in SOURCES:
+            yield row.line, f"{SOURCE} is none of: {', '.join(SOURCES)}"
         if not row.key:
             yield row.line, f"{kind} is empty"
         if not row.label:
             yield row.line, f"{LABEL} is empty"
-        before = first.setdefault(row.key, row) if row.key else row
+        before = first.setdefault((row.key, row.reader), row) if row.key else row
         if before is not row:
-            same = before.label == row.label
+            same = f"the same {kind} and {READER}" if row.reader else f"the same {kind}"
             yield (
                 row.line,
                 f"repeats line {before.line}"
-                if same
-                else f"another label than line {before.line} for the same {kind}",
+                if before.label == row.label
+                else f"another label than line {before.line} for {same}",
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedai.study import read_study
 from fedai_site import approvals
 from fedai_site.catalogue import Catalogue
 from fedai_site.cohort import select
+from fedai_site.expiry import due
 from fedai_site.home import SiteHome, fingerprints
 from fedai_site.inbox import INBOX, what_waits
 from fedai_site.ledger import Ledger
@@ -23,11 +25,12 @@ def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:
         "site": home.settings.name,
         "server": home.settings.server.address,
         **fingerprints(home),
-        "agent": _agent(home),
+        "agent": agent_facts(home),
     }
     with Catalogue(home.catalogue) as catalogue:
         facts["files"] = dict(sorted(catalogue.states().items()))
     facts["inbox"] = what_waits(home.folder / INBOX)[0]
+    facts["due"] = due(home).counts()
     facts["approvals"] = [vars(approval) for approval in approvals.approvals(home.approvals)]
     last = Ledger(home.ledger).last()
     facts["ledger"] = {"lines": last["seq"] if last else 0, "head": last["hash"] if last else ""}
@@ -36,7 +39,8 @@ def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:
     return facts
 
 
-def _agent(home: SiteHome) -> dict[str, Any]:
+def agent_facts(home: SiteHome) -> dict[str, Any]:
+    """What the agent said last, by `status.json`, and whether it still runs."""
     try:
         said: dict[str, Any] = dict(json.loads(home.status.read_text(encoding="utf-8")))
         state, pid = str(said["state"]), int(said["pid"])
@@ -77,6 +81,7 @@ def overview_lines(facts: dict[str, Any]) -> list[str]:
         ("agent", f"{agent['state']}  {agent.get('text', '')}  {agent.get('at', '')}".rstrip()),
         ("files", ", ".join(f"{count} {state}" for state, count in facts["files"].items()) or "none yet"),
         *((("inbox", f"{facts['inbox']} originals"),) if facts["inbox"] else ()),
+        *((("kept too long", told(facts["due"])),) if facts["due"] else ()),
         ("ledger", f"{facts['ledger']['lines']} lines"),
         *(("approved", _approved(approval)) for approval in facts["approvals"]),
     ]
@@ -89,6 +94,11 @@ def overview_lines(facts: dict[str, Any]) -> list[str]:
             for name, part in cohort["splits"].items()
         ]
     return table(("", ""), rows)[1:]
+
+
+def told(due: Mapping[str, int]) -> str:
+    """Counts of files that are due, in words."""
+    return ", ".join(f"{count} files of {kind}" for kind, count in due.items())
 
 
 def _approved(approval: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from fedai.release import BUNDLE_SHA256
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Name, Purpose, PurposeKind, Study
 from fedai.yamlfile import Frozen, load
+from fedai_site.retention import Retention
 
 FINGERPRINT = r"^([0-9a-f]{2}:){31}[0-9a-f]{2}$"
 
@@ -56,11 +57,26 @@ class Limits(Frozen):
     update_norm: Annotated[float, Field(gt=0)] | None = None
 
 
+class Epsilon(Frozen):
+    """The most that (epsilon, delta) differential privacy may spend."""
+
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Privacy(Frozen):
+    """What must protect an update. This release has neither, so what is required refuses every study."""
+
+    secure_aggregation: Literal["required", "not_required"] = "not_required"
+    differential_privacy: Epsilon | Literal["not_required"] = "not_required"
+
+
 class Policy(Frozen):
     """policy.yaml. An empty list of signers, approvers, purposes or tasks accepts any.
 
     `minimum_cohort`: training patients. `minimum_cell`: patients of a split without which nothing of it
     leaves. `new_cases: refuse`: cases that came after the approval need a new one (withdrawn ones don't).
+    `retention` deletes (expiry.py).
     """
 
     signers: People = ()
@@ -75,6 +91,8 @@ class Policy(Frozen):
     minimum_cell: Annotated[int, Field(ge=wire.MINIMUM_CELL)] = wire.MINIMUM_CELL
     new_cases: Literal["refuse", "allow"] = "refuse"
     limits: Limits = Limits()
+    privacy: Privacy = Privacy()
+    retention: Retention = Retention()
 
     @staticmethod
     def cross_checks(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
@@ -86,8 +104,10 @@ class Policy(Frozen):
 
     @cached_property
     def sha256(self) -> str:
-        """Content hash (hex) of every rule, defaults written out."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Content hash (hex) of every rule, defaults written out, but those of rules that came later."""
+        later, default = ("privacy", "retention"), type(self).model_fields
+        unsaid = {name for name in later if getattr(self, name) == default[name].default}
+        return hashlib.sha256(self.model_dump_json(exclude=unsaid).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,7 @@ def clauses(
     """Every rule held against a study and the number of its training patients here."""
     return [
         *_signed(policy, study, signature),
+        *floor(policy),
         *_purpose_clauses(policy, study),
         Clause(
             "ETHICS",
@@ -132,6 +153,15 @@ def clauses(
             f"{study.training.rounds} rounds; at most {policy.limits.rounds or 'any number'}",
         ),
     ]
+
+
+def floor(policy: Policy) -> Iterator[Clause]:
+    """What must protect an update, and what this release has: neither."""
+    asked, bound = policy.privacy.secure_aggregation, policy.privacy.differential_privacy
+    has_none = "this release has none"
+    yield Clause("SECURE_AGGREGATION", asked != "required", f"secure aggregation {asked}; {has_none}")
+    said = bound if isinstance(bound, str) else f"({bound.epsilon:g}, {bound.delta:g}) required"
+    yield Clause("DIFFERENTIAL_PRIVACY", isinstance(bound, str), f"differential privacy {said}; {has_none}")
 
 
 def _signed(policy: Policy, study: Study, signature: StudySignature | None) -> Iterator[Clause]:

@@ -41,7 +41,8 @@ class Finding:
 def findings(entries: Sequence[LabelledObject], classes: Sequence[str] = ()) -> list[Finding]:
     """All findings; `classes`: a study's, else those of the labels."""
     known = [entry for entry in entries if entry.traits.looks]
-    found = [*_unread(len(entries) - len(known)), *_same(entries), *_alike(known), *_constant(known)]
+    found = [*_unread(len(entries) - len(known)), *_disputed(entries)]
+    found += [*_same(entries), *_alike(known), *_constant(known)]
     for kind, group in sorted(_kinds(known).items()):
         found += [*_inverted(kind, group), *_odd_spacing(kind, group)]
     return [*found, *_imbalance(entries, classes)]
@@ -50,6 +51,13 @@ def findings(entries: Sequence[LabelledObject], classes: Sequence[str] = ()) -> 
 def _unread(count: int) -> Iterator[Finding]:
     if count:
         yield Finding("NOT_READ", f"{count} images came in before there were these checks: add them again")
+
+
+def _disputed(entries: Sequence[LabelledObject]) -> Iterator[Finding]:
+    odd = tuple(entry.id for entry in entries if entry.disputed)
+    if odd:
+        text = f"on {len(odd)} images readers disagree; the newest label counts until one is a consensus"
+        yield Finding("LABEL_DISPUTED", text, odd)
 
 
 def _same(entries: Sequence[LabelledObject]) -> Iterator[Finding]:

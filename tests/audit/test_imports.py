@@ -29,6 +29,7 @@ NETWORK = {
 }  # fmt: skip
 MAY_CONNECT = {
     "fedai_site.fleet": {"httpx", "ssl"},
+    "fedai_site.confinement": {"httpx", "socket"},  # refuses; resolves the server's name and reads a URL
     "fedai_site.receiver": {"pynetdicom", "ssl"},  # listens; opens no connection
     "fedai_site.dicomweb": {"dicomweb_client", "requests"},  # to the hospital's own archive
     "fedai_server.control": {"httpx"},
@@ -143,9 +144,9 @@ def test_sockets_and_http_are_in_the_modules_that_own_them_alone() -> None:
     assert {m: allowed - found[m] for m, allowed in MAY_CONNECT.items() if allowed - found[m]} == {}
 
 
-def test_at_a_site_one_module_connects_to_the_server_one_to_the_archive_and_one_listens() -> None:
+def test_at_a_site_one_module_connects_to_the_server_one_to_the_archive_one_listens_and_one_refuses() -> None:
     assert {m for m in sources() if m.startswith("fedai_site") and roots_of(m) & NETWORK} == {
-        "fedai_site.fleet", "fedai_site.dicomweb", "fedai_site.receiver",
+        "fedai_site.fleet", "fedai_site.dicomweb", "fedai_site.receiver", "fedai_site.confinement",
     }  # fmt: skip
 
 

@@ -218,6 +218,8 @@ REFUSED: dict[str, Callable[[SiteHome], None]] = {
     "TASK": narrowed(tasks=["segmentation"]),
     "COHORT_TOO_SMALL": narrowed(minimum_cohort=500),
     "TOO_MANY_ROUNDS": narrowed(limits={"rounds": 1}),
+    "SECURE_AGGREGATION": narrowed(privacy={"secure_aggregation": "required"}),
+    "DIFFERENTIAL_PRIVACY": narrowed(privacy={"differential_privacy": {"epsilon": 8, "delta": 1e-5}}),
     "POLICY_CHANGED": narrowed(approval_days=365),
     "RUNS_SPENT": runs_spent,
     "BYTES_SPENT": bytes_spent,
@@ -326,8 +328,13 @@ ASKED: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "TASK": ({"tasks": ["segmentation"]}, "coordinator", WHOLE),
     "COHORT_TOO_SMALL": ({"minimum_cohort": 500}, "coordinator", WHOLE),
     "TOO_MANY_ROUNDS": ({"limits": {"rounds": 1}}, "coordinator", WHOLE),
+    "SECURE_AGGREGATION": ({"privacy": {"secure_aggregation": "required"}}, "coordinator", WHOLE),
+    "DIFFERENTIAL_PRIVACY": (
+        {"privacy": {"differential_privacy": {"epsilon": 1, "delta": 1e-6}}}, "coordinator", WHOLE,
+    ),
     "NOT_NAMED": ({}, "", WHOLE | {"sites": ["east", "west"]}),
-}
+}  # fmt: skip
+READS_NO_CASE = ("SECURE_AGGREGATION", "DIFFERENTIAL_PRIVACY", "NOT_NAMED")
 
 
 @pytest.mark.parametrize("reason", ASKED)
@@ -339,8 +346,11 @@ def test_what_breaks_a_rule_can_not_be_approved(
     key_of(home, "study.yaml.sig").unlink(missing_ok=True)
     if signer:
         signature_of(home, signer)
+    before = len(seen)
     code, told = approve(home, capsys, study)
     assert (code, told["error"]["reason"]) == (4, reason)
+    if reason in READS_NO_CASE:
+        assert seen[before:] == []
     assert not list(home.approvals.glob("*.json"))
 
 

@@ -252,6 +252,13 @@ def test_a_catalogue_of_the_release_before_is_brought_up_and_keeps_all(home: Pat
         connection.execute(f"CREATE TABLE old AS SELECT {kept} FROM objects")  # noqa: S608
         connection.execute("DROP TABLE objects")
         connection.execute("ALTER TABLE old RENAME TO objects")
+        connection.execute("CREATE TABLE earlier AS SELECT kind, key, label FROM labels")
+        connection.execute("DROP TABLE labels")
+        connection.execute(
+            "CREATE TABLE labels (kind TEXT, key TEXT, label TEXT NOT NULL, PRIMARY KEY (kind, key))"
+        )
+        connection.execute("INSERT INTO labels SELECT * FROM earlier")
+        connection.execute("DROP TABLE readings")
         connection.execute("UPDATE facts SET value = '2' WHERE name = 'schema'")
     connection.close()
     after = select(home, study())

@@ -34,6 +34,20 @@ def test_all_problems_are_listed_at_once_and_no_patient_is_named(tmp_path: Path)
     ]
 
 
+def test_several_readers_may_label_one_key_each_once(tmp_path: Path) -> None:
+    text = "PatientID,label,reader,source\n7,nodule, Dr.  Kim ,Image reading\n"
+    text += "7,clear,Lee,\n7,nodule,,consensus\n"
+    rows = read_labels(write(tmp_path, text)).rows
+    assert [(row.label, row.reader, row.source) for row in rows] == [
+        ("nodule", "dr. kim", "image reading"), ("clear", "lee", ""), ("nodule", "", "consensus"),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        read_labels(write(tmp_path, text + "7,clear,DR. KIM,gossip\n"))
+    assert str(caught.value).splitlines()[0].startswith(f"{tmp_path}/labels.csv:5: source is none of: ")
+    assert "5: another label than line 2 for the same PatientID and reader" in str(caught.value)
+    assert "kim" not in str(caught.value).lower()
+
+
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
@@ -43,6 +57,7 @@ def test_all_problems_are_listed_at_once_and_no_patient_is_named(tmp_path: Path)
         ),
         ("PatientID,AccessionNumber,label", "key columns PatientID and AccessionNumber; exactly one"),
         ("PatientID,class", "no column named label"),
+        ("PatientID,label,reader,reader", "2 columns named reader"),
         ("PatientID;label", "columns must be separated by commas"),
     ],
 )

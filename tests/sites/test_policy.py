@@ -13,6 +13,7 @@ from fedai_site.policy import (
     check_named,
     check_signature,
     clauses,
+    floor,
     read_policy,
 )
 from studies import small_study
@@ -43,6 +44,7 @@ def broken(policy: dict[str, Any], study: Study = STUDY, signed: Any = None, pat
     return [clause.reason for clause in found if not clause.holds]
 
 
+HASH_BEFORE = "e901239c1f5fe3fa4ec69cc0c16cb40ef8ecf287ba899001ff1314509afe4a0b"
 ANY = {"commercial_interest": True}
 
 
@@ -75,6 +77,11 @@ def test_a_home_without_a_policy_has_none(tmp_path: Path) -> None:
         ("minimum_cell: 2", "1:15: minimum_cell: input should be greater than or equal to 3"),
         ("two_persons: true", "1:14: two_persons: two persons approve, so name at least two"),
         ("signers: [{name: a, fingerprint: ab}]", "1:34: signers[0].fingerprint: string should match"),
+        (
+            "retention: {originals: 0}",
+            "1:24: retention.originals: input should be greater than or equal to 1",
+        ),
+        ("privacy: {secure_aggregation: maybe}", "1:31: privacy.secure_aggregation: input should be"),
         ("purposes: [war]", "1:12: purposes[0]: input should be 'method_development'"),
     ],
 )
@@ -92,9 +99,27 @@ def test_any_rule_that_changes_changes_the_policys_hash() -> None:
         {}, {"approval_days": 91}, {"purposes": ["education"]}, {"commercial_interest": True},
         {"ethics_number": True}, {"tasks": ["x"]}, {"minimum_cohort": 4}, {"minimum_cell": 4},
         {"new_cases": "allow"}, {"limits": {"runs": 1}}, {"limits": {"rounds": 1}}, {"limits": {"hours": 1}},
-        {"limits": {"megabytes": 1}}, {"limits": {"update_norm": 1}},
+        {"limits": {"megabytes": 1}}, {"limits": {"update_norm": 1}}, {"retention": {"runs": 30}},
+        {"privacy": {"secure_aggregation": "required"}},
+        {"privacy": {"differential_privacy": {"epsilon": 1, "delta": 1e-5}}},
     ]  # fmt: skip
     assert len({Policy.model_validate(rule).sha256 for rule in rules}) == len(rules)
+
+
+def test_a_policy_that_does_not_say_later_rules_keeps_the_hash_it_had() -> None:
+    """Else every approval would end with an update of fedai. The hash is one that the release before gave."""
+    assert Policy().sha256 == HASH_BEFORE
+    unsaid = {"privacy": {"secure_aggregation": "not_required"}, "retention": {}}
+    assert Policy.model_validate(unsaid).sha256 == HASH_BEFORE
+
+
+def test_protection_that_this_release_lacks_refuses_every_study() -> None:
+    assert broken(ANY | {"privacy": {"secure_aggregation": "required"}}) == ["SECURE_AGGREGATION"]
+    bound = {"epsilon": 3, "delta": 1e-5}
+    assert broken(ANY | {"privacy": {"differential_privacy": bound}}) == ["DIFFERENTIAL_PRIVACY"]
+    assert broken(ANY | {"privacy": {"differential_privacy": "not_required"}}) == []
+    said = {clause.reason: clause.said for clause in floor(Policy())}
+    assert said["SECURE_AGGREGATION"] == "secure aggregation not_required; this release has none"
 
 
 def test_a_study_that_says_nothing_of_its_interests_is_refused_unless_they_are_accepted() -> None:
