@@ -21,6 +21,7 @@ from fedai.errors import RefusedByPolicy
 from fedai.release import BUNDLE_SHA256
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Name, Purpose, PurposeKind, Study
+from fedai.subgroups import Variable
 from fedai.yamlfile import Frozen, load
 
 FINGERPRINT = r"^([0-9a-f]{2}:){31}[0-9a-f]{2}$"
@@ -61,6 +62,7 @@ class Policy(Frozen):
 
     `minimum_cohort`: training patients. `minimum_cell`: patients of a split without which nothing of it
     leaves. `new_cases: refuse`: cases that came after the approval need a new one (withdrawn ones don't).
+    `subgroups`: by what test patients may be told apart, where a study asks for it; nothing else is.
     """
 
     signers: People = ()
@@ -74,6 +76,7 @@ class Policy(Frozen):
     minimum_cohort: Annotated[int, Field(ge=wire.MINIMUM_CELL)] = wire.MINIMUM_CELL
     minimum_cell: Annotated[int, Field(ge=wire.MINIMUM_CELL)] = wire.MINIMUM_CELL
     new_cases: Literal["refuse", "allow"] = "refuse"
+    subgroups: Annotated[tuple[Variable, ...], Field(max_length=3)] = ()
     limits: Limits = Limits()
 
     @staticmethod
@@ -86,8 +89,10 @@ class Policy(Frozen):
 
     @cached_property
     def sha256(self) -> str:
-        """Content hash (hex) of every rule, defaults written out."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Content hash (hex) of every rule, defaults written out; without `subgroups`, where none are told,
+        as of a policy from before there were any."""
+        unsaid = {"subgroups"} if not self.subgroups else set()
+        return hashlib.sha256(self.model_dump_json(exclude=unsaid).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
