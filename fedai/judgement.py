@@ -138,7 +138,7 @@ class Judgement:
                 site: {model: _subgroups_from_json(of, threshold) for model, of in told.items()}
                 for site, told in data.get("subgroups", {}).items()
             }
-        with _part("models, scores, pooled, own, calls and subgroups together"):
+        with _part("models, scores, pooled, own and calls together"):
             parts = (scores, pooled, own, calls, marks, left_out, levels, subgroups)
             return cls(models, classes, threshold, *parts)
 
