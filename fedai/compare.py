@@ -55,6 +55,7 @@ from fedai.statistics import (
     non_inferiority,
     score_interval,
 )
+from fedai.subgroup_results import subgroup_results
 
 ON = {"all": (0, 1), "positives": (1,), "negatives": (0,)}
 
@@ -78,9 +79,8 @@ def compare(judgement: Judgement, *, against: str | None = None, margin: float |
     populations = (pooled, *sites)
     differences = tuple(d for p in populations for d in p.differences(first, margin))
     paired = tuple(c for p in populations for c in p.paired_calls(first))
-    return Comparison(
-        judgement.classes, judgement.threshold, tuple(models), differences, paired, first, margin
-    )
+    parts = (tuple(models), differences, paired, first, margin, subgroup_results(judgement))
+    return Comparison(judgement.classes, judgement.threshold, *parts)
 
 
 def _model(name: str, row: int, pooled: _Population, sites: Sequence[_Population]) -> ModelResults:

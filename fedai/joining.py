@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedai.errors import ConfigError
-from fedai.judgement import Judgement
+from fedai.judgement import Judgement, Subgroups
 from fedai.linking import JointCalls, Linked
 from fedai.metrics import Floats
 from fedai.placements import PlacementSums
@@ -47,7 +47,22 @@ def join(runs: Mapping[str, Judgement]) -> Judgement:
         {site: join_linked([j.own[site] for j in judgements]) for site in sites},
         {site: join_calls([j.calls[site] for j in judgements]) for site in sites},
         first.marks,
+        {},
+        *_join_subgroups(named),
     )
+
+
+def _join_subgroups(runs: Sequence[tuple[str, Judgement]]) -> tuple[Mapping[str, tuple[str, ...]], Subgroups]:
+    """Levels, and subgroups by site, where all runs were asked for the same ones; else none."""
+    levels = runs[0][1].levels
+    if any(dict(j.levels) != dict(levels) for _, j in runs):
+        return {}, {}
+    sites = set.intersection(*(set(j.subgroups) for _, j in runs))
+    return levels, {
+        site: {f"{run}/{m}": told for run, j in runs for m, told in j.subgroups[site].items()}
+        for site in runs[0][1].sites
+        if site in sites
+    }
 
 
 def _differing(a: str, one: Judgement, b: str, other: Judgement) -> Iterator[str]:

@@ -22,10 +22,12 @@ from fedai.errors import ConfigError, FederationError
 from fedai.linking import JointCalls, Linked, calls_forms, linked_forms
 from fedai.metrics import BINS, Arrays, Integers, ScoreHistogram
 from fedai.score import Score, score_forms
+from fedai.subgroups import Subgroup
 
 Json = dict[str, Any]
 FORMS = (*score_forms(2, 1).items(), *linked_forms(1, 1).items(), *calls_forms(1, 1).items())
 COUNTS = frozenset(name for name, (dtype, _) in FORMS if dtype == "int64")
+Subgroups = Mapping[str, Mapping[str, tuple[Subgroup, ...]]]  # site -> model -> in the order of `levels`
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Judgement:
     """`scores`: site -> model -> Score. `pooled`: what links the models against the pooled histograms, of all
     sites. `own`: site -> the same against that site's own histograms. `calls`: site -> joint calls. Entries
     follow `models`, then classes. `marks`: site -> name (`wire.MARKS`) -> keyed digest, hex. `left_out`:
-    sites of the run that this is not about, and why.
+    sites of the run that this is not about, and why. `levels`: variable -> its subgroups, of `subgroups`.
     """
 
     models: tuple[str, ...]
@@ -45,6 +47,8 @@ class Judgement:
     calls: Mapping[str, JointCalls]
     marks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    subgroups: Subgroups = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         entries = len(self.models) * len(self.tasks)
@@ -58,6 +62,11 @@ class Judgement:
             raise FederationError("the judgement's scores and joint calls don't belong together")
         if any(set(by_model) != set(self.models) for by_model in self.scores.values()):
             raise FederationError("a site's judgement lacks a model or has one too many")
+        number = sum(map(len, self.levels.values()))
+        told = [of for by_model in self.subgroups.values() for of in by_model.values()]
+        same = all(set(by_model) == set(self.models) for by_model in self.subgroups.values())
+        if not same or any(len(of) != number for of in told):
+            raise FederationError("the judgement's subgroups and models don't belong together")
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -93,6 +102,13 @@ class Judgement:
             "calls": {site: _arrays_to_json(calls.to_arrays()) for site, calls in self.calls.items()},
             "marks": {site: dict(marks) for site, marks in self.marks.items()},
             "left_out": dict(self.left_out),
+            **({"levels": self.levels, "subgroups": self._subgroups_to_json()} if self.levels else {}),
+        }
+
+    def _subgroups_to_json(self) -> Json:
+        return {
+            site: {model: [_arrays_to_json(one.to_arrays()) for one in of] for model, of in by_model.items()}
+            for site, by_model in self.subgroups.items()
         }
 
     @classmethod
@@ -116,8 +132,15 @@ class Judgement:
             marks = {site: _words(told) for site, told in data["marks"].items()}
         with _part("left_out"):
             left_out = _words(data.get("left_out", {}))
+        with _part("subgroups"):
+            levels = {str(name): tuple(map(str, of)) for name, of in data.get("levels", {}).items()}
+            subgroups = {
+                site: {model: _subgroups_from_json(of, threshold) for model, of in told.items()}
+                for site, told in data.get("subgroups", {}).items()
+            }
         with _part("models, scores, pooled, own and calls together"):
-            return cls(models, classes, threshold, scores, pooled, own, calls, marks, left_out)
+            parts = (scores, pooled, own, calls, marks, left_out, levels, subgroups)
+            return cls(models, classes, threshold, *parts)
 
 
 def _words(told: Json) -> dict[str, str]:
@@ -153,6 +176,10 @@ def _score_from_json(data: Json) -> Score:
     counts = np.array([[_dense(side) for side in sides] for sides in data["histogram"]], dtype=np.int64)
     rest = {name: value for name, value in data.items() if name != "histogram"}
     return Score.from_arrays({"histogram": counts, **_arrays_from_json(rest)})
+
+
+def _subgroups_from_json(data: list[Json], threshold: float) -> tuple[Subgroup, ...]:
+    return tuple(Subgroup.from_arrays(_arrays_from_json(one), threshold) for one in data)
 
 
 def _sparse(counts: Integers) -> Json:

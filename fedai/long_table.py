@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 from fedai.results import POOLED, ClassResult, Comparison, Measure, Result
+from fedai.subgroup_results import SubgroupResult
 
 HEADER = (
     "model",
@@ -40,6 +41,10 @@ def _rows(comparison: Comparison) -> Iterator[Row]:
     for d in comparison.differences:
         yield (d.a, d.b, d.cases_of, d.of, "auroc difference", *_numbers(Measure(d.difference, d.ci95)),
                *map(_number, (d.p, d.p_adjusted)))  # fmt: skip
+    for s in comparison.subgroups:
+        where = f"{s.variable}={s.level or 'all'}"
+        for of, name, measure in _of_subgroup(s):
+            yield (s.model, "", where, of, name, *_numbers(measure), "", "")
     for c in comparison.calls:
         yield (c.a, c.b, c.cases_of, c.of, f"right calls difference, {c.on}", _number(c.difference), "", "",
                *map(_number, (c.p, c.p_adjusted)))  # fmt: skip
@@ -68,6 +73,17 @@ def _of_class(of: ClassResult) -> Iterator[tuple[str, Measure]]:
     yield "calibration intercept", of.intercept
     for n in of.net_benefits:
         yield f"net benefit at {n.threshold:g}", n.model
+
+
+def _of_subgroup(s: SubgroupResult) -> Iterator[tuple[str, str, Measure]]:
+    yield "", "cases", Measure(float(s.cases))
+    yield "", "patients", Measure(float(s.patients))
+    if len(s.classes) > 1:
+        yield "", "mean auroc within sites", s.auroc
+    for c in s.classes:
+        yield c.name, "auroc within sites", c.auroc
+        yield c.name, "sensitivity", c.sensitivity
+        yield c.name, "specificity", c.specificity
 
 
 def _numbers(measure: Measure) -> tuple[str, str, str]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from fedai.results import POOLED, Comparison, Measure, listed
+from fedai.results import FEDERATED, POOLED, Comparison, Measure, listed
 from fedai.tables import Table, number, spell
 
 
 @dataclass(frozen=True)
 class Matrix:
     """AUROC (with several classes their mean) of each model, `trained` as named, at each site, and on all
-    sites' cases."""
+    sites' cases. `without`: model -> the sites that its training left out."""
 
     measure: str
     trained: tuple[str, ...]
     tested: tuple[str, ...]
     cells: tuple[tuple[Measure, ...], ...]
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def is_marked(self, model: str, site: str) -> bool:
+        """Whether a cell is special: a site's own model there, or a model of all others."""
+        return is_own(model, site) or site in self.without.get(model, ())
 
     def to_json(self) -> dict[str, Any]:
         rows = zip(self.trained, self.cells, strict=True)
@@ -28,6 +33,7 @@ class Matrix:
             "rows": [
                 {
                     "model": name,
+                    "without": list(self.without.get(name, ())),
                     "values": [cell.value for cell in cells],
                     "ci95": [listed(cell.ci95) for cell in cells],
                 }
@@ -36,16 +42,36 @@ class Matrix:
         }
 
 
-def matrix_of(comparison: Comparison) -> Matrix:
-    """Local-only models first, in the order of the sites, then the others; columns: each site, then all."""
+def left_out_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Model -> the sites that its training left out, from the records of one run or of several by name."""
+    start = {run: f"{run}/" if len(records) > 1 else "" for run in records}
+    return {
+        f"{start[run]}{FEDERATED}": tuple(record["without"])
+        for run, record in records.items()
+        if record.get("without")
+    }
+
+
+def matrix_of(comparison: Comparison, without: Mapping[str, tuple[str, ...]] = {}) -> Matrix:
+    """Local-only models first, in the order of the sites, then those that left sites out, then the others;
+    columns: each site, then all."""
     order = {site: i for i, site in enumerate(comparison.sites)}
-    models = sorted(comparison.models, key=lambda m: (not m.trained_at, order.get(m.trained_at, len(order))))
+    found = {m.name: order.get(m.trained_at or next(iter(without.get(m.name, ())), ""), len(order))
+             for m in comparison.models}  # fmt: skip
+    models = sorted(comparison.models, key=lambda m: (not m.trained_at, m.name not in without, found[m.name]))
     return Matrix(
         "AUROC" if len(comparison.tasks) == 1 else "mean AUROC of the classes",
         tuple(m.name for m in models),
         (*comparison.sites, POOLED),
         tuple((*(m.sites[site].auroc for site in comparison.sites), m.pooled.auroc) for m in models),
+        without,
     )
+
+
+def row_name(matrix: Matrix, model: str, name: Callable[[str], str] = str) -> str:
+    """A model's name, and what its training left out."""
+    without = matrix.without.get(model)
+    return f"{name(model)} without {', '.join(without)}" if without else name(model)
 
 
 def table_of(matrix: Matrix, name: Callable[[str], str] = str) -> Table:
@@ -53,12 +79,13 @@ def table_of(matrix: Matrix, name: Callable[[str], str] = str) -> Table:
     rows = []
     for model, cells in zip(matrix.trained, matrix.cells, strict=True):
         told = [
-            f"[{spell(cell)}]" if is_own(model, site) else spell(cell)
+            f"[{spell(cell)}]" if matrix.is_marked(model, site) else spell(cell)
             for site, cell in zip(matrix.tested, cells, strict=True)
         ]
-        rows.append((name(model), *told))
+        rows.append((row_name(matrix, model, name), *told))
     header = ("Model", *(f"at {site}" if site != POOLED else "at all" for site in matrix.tested))
-    note = "In brackets: a site's own model on that site's test cases."
+    note = "In brackets: a site's own model on that site's test cases"
+    note += ", and a model on those of a site that its training left out." if matrix.without else "."
     return Table(
         f"{matrix.measure} by where a model was trained and tested (95% CI)", header, tuple(rows), note
     )

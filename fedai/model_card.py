@@ -15,7 +15,9 @@ from fedai.compare import compare
 from fedai.exports import Model, find_model
 from fedai.record import read_judgement, read_record
 from fedai.results import Comparison, ModelResults
-from fedai.run_sections import GAPS, PRIVACY
+from fedai.run_sections import gaps_of, privacy_facts
+from fedai.subgroup_results import subgroups_of, variables_of, worst_subgroup
+from fedai.subgroup_tables import WORDS
 from fedai.tables import spell
 
 Json = Mapping[str, Any]
@@ -37,10 +39,10 @@ def card_of(folder: Path, name: str) -> Card:
         "Training data": _training_data(name, record, known),
         "Evaluation": _evaluation(results, comparison, known),
         "Ethical considerations": {
-            "what left the sites": list(PRIVACY),
+            "what left the sites": list(privacy_facts(study)),
             "ethics": known.get("ethics") or FOR_AUTHORS,
         },
-        "Caveats": {"not measured": list(GAPS), "further ones": FOR_AUTHORS},
+        "Caveats": {"not measured": gaps_of(record, comparison), "further ones": FOR_AUTHORS},
     }
 
 
@@ -78,7 +80,8 @@ def _intended(study: Json, known: Json) -> dict[str, Any]:
 
 def _training_data(name: str, record: Json, known: Json) -> dict[str, Any]:
     own = name.removeprefix("local:") if name.startswith("local:") else ""
-    cohorts = {site: facts for site, facts in record["cohorts"].items() if own in ("", site)}
+    absent = record.get("without", [])
+    cohorts = {s: facts for s, facts in record["cohorts"].items() if own in ("", s) and s not in absent}
     train = {site: facts["splits"]["train"] for site, facts in cohorts.items()}
     cases = {
         site: f"{facts['cases']} images of {facts['patients']} patients" for site, facts in train.items()
@@ -109,7 +112,19 @@ def _evaluation(results: ModelResults | None, comparison: Comparison, known: Jso
             "sensitivity (95% CI)": spell(only.sensitivity),
             "specificity (95% CI)": spell(only.specificity),
         }
+    told |= dict(_by_subgroup(results.name, comparison))
     return {**told, "how": f"{known['measures']} {known['uncertainty']}"}
+
+
+def _by_subgroup(model: str, comparison: Comparison) -> Iterator[tuple[str, Any]]:
+    for variable in variables_of(comparison):
+        found = subgroups_of(comparison, variable, model)
+        lowest = worst_subgroup(found)
+        values = {level or "all": spell(result.auroc) for level, result in found.items()}
+        yield (
+            f"AUROC within sites by {WORDS.get(variable, variable)} (95% CI)",
+            {**values, **({"worst subgroup": lowest[0]} if lowest else {})},
+        )
 
 
 def markdown(card: Card) -> str:

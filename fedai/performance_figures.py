@@ -11,7 +11,7 @@ import numpy as np
 from fedai import charts
 from fedai.figures import UNIT_TICKS, counted, display_name, escape, legend, note_of, styles, without_repeats
 from fedai.judgement import Judgement
-from fedai.matrix import Matrix, cell_text, is_own, shade
+from fedai.matrix import Matrix, cell_text, row_name, shade
 from fedai.results import POOLED, Comparison, Measure, ModelResults, back
 from fedai.tables import spell, spell_range
 
@@ -179,17 +179,18 @@ def _branch(x: float, top: float, bottom: float, ends: Sequence[float]) -> str:
 
 
 def heat_map(matrix: Matrix) -> str:
-    """The matrix as a picture; frames mark a site's own model on its own cases."""
-    left, width, height, top = 190, 92, 30, 44
+    """The matrix as a picture; frames mark what `Matrix.is_marked` does."""
+    left, width, height, top = (300 if matrix.without else 190), 92, 30, 44
     parts = [charts.words(left, 14, "tested at", 11.5)]
     for j, site in enumerate(matrix.tested):
         name = "all sites" if site == POOLED else site
         parts.append(charts.words(left + width * (j + 0.5), 34, name[:14], 12, "middle", charts.BOLD))
     for i, (model, cells) in enumerate(zip(matrix.trained, matrix.cells, strict=True)):
         y = top + height * i
-        parts.append(charts.words(left - 8, y + 19, display_name(model)[:28], 12, "end"))
+        name = row_name(matrix, model, display_name)[: left // 6 - 3]
+        parts.append(charts.words(left - 8, y + 19, name, 12, "end"))
         for j, (site, cell) in enumerate(zip(matrix.tested, cells, strict=True)):
-            frame = (charts.DARK, 1.6) if is_own(model, site) else ("#ffffff", 1.0)
+            frame = (charts.DARK, 1.6) if matrix.is_marked(model, site) else ("#ffffff", 1.0)
             parts.append(_cell(left + width * j, y, (width, height), shade(cell.value), frame))
             parts.append(charts.words(left + width * (j + 0.5), y + 19, cell_text(cell), 12.5, "middle"))
     size = (max(760, left + width * len(matrix.tested) + 4), top + height * len(matrix.trained) + 4)

@@ -28,7 +28,7 @@ from fedai.figures import (
     one_roc,
 )
 from fedai.judgement import Judgement
-from fedai.matrix import matrix_of
+from fedai.matrix import Matrix, left_out_of, matrix_of
 from fedai.performance_figures import (
     CALIBRATION_NOTE,
     DECISION_NOTE,
@@ -48,6 +48,7 @@ from fedai.run_sections import (
     privacy_section,
     training_section,
 )
+from fedai.subgroup_tables import subgroups_section
 from fedai.tables import number, results_tables, signed, signed_range, spell_range, table_of_calls
 
 Json = Mapping[str, Any]
@@ -63,9 +64,10 @@ def render(record: Json, comparison: Comparison, judgement: Judgement, others: S
         _summary(record, comparison),
         cohorts_section(record, comparison),
         _results(comparison),
+        subgroups_section(comparison, record.get("study", {}).get("judgement", {}).get("subgroups", ())),
         _curves(comparison, judgement),
         _probabilities(comparison, judgement),
-        _matrix(comparison),
+        _matrix(matrix_of(comparison, left_out_of(_by_name(judgement, (record, *others))))),
         *(training_section(one, comparison) for one in (record, *others)),
         privacy_section(record),
         not_measured_section(record, comparison),
@@ -126,15 +128,17 @@ def _summary(record: Json, comparison: Comparison) -> str:
 
 
 def _what_was_done(record: Json, comparison: Comparison) -> str:
-    splits = [c.get("splits", {}).get("train", {}) for c in record.get("cohorts", {}).values()]
+    absent = record.get("without", [])
+    cohorts = {site: c for site, c in record.get("cohorts", {}).items() if site not in absent}
+    splits = [c.get("splits", {}).get("train", {}) for c in cohorts.values()]
     cases, patients = (sum(int(s.get(key, 0)) for s in splits) for key in ("cases", "patients"))
     first = comparison.models[0].pooled
     return (
-        f"{_named_sites(comparison.sites)} trained one model together in "
+        f"{_named_sites([s for s in comparison.sites if s not in absent])} trained one model together in "
         f"{counted(len(record.get('rounds', [])), 'round')}, on {counted(cases, 'image')} of "
         f"{counted(patients, 'patient')}, without an image leaving its site. All models were then judged on "
         f"the same {counted(first.cases, 'image')} of {counted(first.patients, 'other patient')}, held out "
-        "from the start."
+        f"from the start.{f' {listed(absent)} took no part in the training.' if absent else ''}"
     )
 
 
@@ -246,9 +250,14 @@ def _probabilities(comparison: Comparison, judgement: Judgement) -> str:
     )
 
 
-def _matrix(comparison: Comparison) -> str:
-    matrix = matrix_of(comparison)
-    note = note_of(f"{matrix.measure}. Frames: a site's own model on that site's own test images.")
+def _by_name(judgement: Judgement, records: Sequence[Json]) -> dict[str, Json]:
+    """The records by what their runs are called in the names of models."""
+    return dict(zip(dict.fromkeys(m.rpartition("/")[0] for m in judgement.models), records, strict=False))
+
+
+def _matrix(matrix: Matrix) -> str:
+    left_out = ", and a model on those of a site that its training left out" if matrix.without else ""
+    note = note_of(f"{matrix.measure}. Frames: a site's own model on that site's own test images{left_out}.")
     return (
         "<section><h2>Trained here, tested there</h2>"
         f'<figure class="wide">{heat_map(matrix)}</figure>{note}</section>'

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedai.meta_analysis import RandomEffects
 from fedai.statistics import Interval
+
+if TYPE_CHECKING:
+    from fedai.subgroup_results import SubgroupResult
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -240,6 +243,7 @@ class Comparison:
     calls: tuple[McNemar, ...] = ()
     against: str = FEDERATED
     margin: float | None = None
+    subgroups: tuple[SubgroupResult, ...] = ()
 
     def model(self, name: str) -> ModelResults | None:
         return next((m for m in self.models if m.name == name), None)
@@ -294,6 +298,7 @@ class Comparison:
             "others": {m.name: m.to_json() for m in self.models if m.name not in named},
             "differences": [d.to_json() for d in self.differences],
             "calls": [c.to_json() for c in self.calls],
+            "subgroups": [s.to_json() for s in self.subgroups],
         }
 
 

@@ -82,7 +82,7 @@ def privacy_section(record: Json) -> str:
     heads = record.get("ledger_heads", {})
     odd = [site for site, found in record.get("ledger_contradictions", {}).items() if found]
     facts = [
-        *PRIVACY,
+        *privacy_facts(record.get("study", {})),
         f"Each site keeps a hash-chained ledger of what left; signed heads came from {listed(list(heads))}."
         if heads
         else "No signed head of a site's ledger is in the record.",
@@ -104,15 +104,35 @@ PRIVACY = (
 )
 
 
+def privacy_facts(study: Json) -> tuple[str, ...]:
+    """What left the sites of a run of this study, in sentences."""
+    asked = study.get("judgement", {}).get("subgroups")
+    return (*PRIVACY[:1], OF_SUBGROUPS, *PRIVACY[1:]) if asked else PRIVACY
+
+
+OF_SUBGROUPS = (
+    "Of subgroups of the test patients, where a site's policy allows it: counts at the threshold, numbers of "
+    "patients, and sums over patients that the AUROC within the site and its variance follow from."
+)
+
+
 def not_measured_section(record: Json, comparison: Comparison) -> str:
-    found = [*_gaps_of_this_run(record, comparison), *GAPS]
+    found = [*_gaps_of_this_run(record, comparison), *gaps_of(record, comparison)]
     items = "".join(f"<li>{escape(text)}</li>" for text in found)
     return f"<section><h2>What was not measured</h2><ul>{items}</ul></section>"
 
 
+def gaps_of(record: Json, comparison: Comparison) -> list[str]:
+    """What no run measures, or what this one didn't."""
+    measured = {ELSEWHERE: record.get("without"), SUBGROUPS: comparison.subgroups}
+    return [gap for gap in GAPS if not measured.get(gap)]
+
+
+ELSEWHERE = "How the models do at a hospital that took no part in training."
+SUBGROUPS = "Subgroups, such as sex, age or scanner maker."
 GAPS = (
-    "How the models do at a hospital that took no part in training.",
-    "Subgroups, such as sex, age or scanner maker.",
+    ELSEWHERE,
+    SUBGROUPS,
     "What the finished model could reveal of its training images.",
     "Readers with and without the model; any effect on patients.",
 )

@@ -122,17 +122,34 @@ def score_interval(
     below what independent cases would give: with few positives a measured variance is often too small by far.
     At exactly 1 or 0 see `auroc_interval`.
     """
+    return stratified_interval(auroc, variance, df, [(1.0, cases, members)])
+
+
+Stratum = tuple[float, Sequence[int], Sequence[int]]  # weight, then cases and members of `score_interval`
+
+
+def stratified_interval(
+    auroc: float, variance: float, df: float, strata: Sequence[Stratum]
+) -> Interval | None:
+    """The same for the mean, by weights, of AUROCs of independent strata, such as sites. `variance`: its."""
     if auroc in (0.0, 1.0):
-        return auroc_interval(auroc, variance, max(1, min(members)))
+        return auroc_interval(auroc, variance, max(1, sum(min(members) for _, _, members in strata)))
     if not (0 < auroc < 1) or not variance > NO_VARIANCE:
         return None
-    worth = steady_variance(auroc, variance, cases) / binormal_variance(auroc, members)
+
+    of_cases = [(weight, cases) for weight, cases, _ in strata]
+    of_members = [(weight, members) for weight, _, members in strata]
+    worth = max(variance, _modelled(auroc, of_cases)) / _modelled(auroc, of_members)
     t = float(stdtrit(df, 0.975))
 
     def outside(theta: float) -> bool:
-        return abs(auroc - theta) > t * math.sqrt(worth * binormal_variance(theta, members))
+        return abs(auroc - theta) > t * math.sqrt(worth * _modelled(theta, of_members))
 
     return _edge(auroc, 0.0, outside), _edge(auroc, 1.0, outside)
+
+
+def _modelled(auroc: float, strata: Sequence[tuple[float, Sequence[int]]]) -> float:
+    return sum(weight * weight * binormal_variance(auroc, sizes) for weight, sizes in strata)
 
 
 def _edge(inner: float, outer: float, outside: Callable[[float], bool]) -> float:

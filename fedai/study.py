@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from fedai.cohort_rules import FILTERS, CohortRules
+from fedai.cohort_rules import FILTERS, CohortRules, Years
 from fedai.datause import DataUse
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
 from fedai.strategies import FedAvg, Strategy
+from fedai.subgroups import AGE_BANDS, Variable, levels_of
 from fedai.yamlfile import Frozen, load
 
 MOST_HELD_OUT = 0.9
@@ -105,15 +106,33 @@ class Split(Frozen):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
+def _rising(edges: tuple[int, ...]) -> tuple[int, ...]:
+    if list(edges) != sorted(set(edges)) or 0 in edges:
+        raise ValueError("write the ages at which a band begins, in years, rising, without 0")
+    return edges
+
+
 class Evaluation(Frozen):
     """How models are judged on the test cases. All is fixed beforehand: `threshold` of calls, the thresholds
     of the decision curve, the AUROC `margin` of non-inferiority. `local_models` are the baseline.
+
+    `subgroups`: by what the test patients are told apart, where a site's policy allows it; `age_bands`: the
+    ages at which a band begins, years.
     """
 
     threshold: Fraction = 0.5
     local_models: bool = True
     decision_thresholds: Annotated[tuple[Fraction, ...], Field(max_length=100)] = ()
     margin: Fraction | None = None
+    subgroups: Annotated[tuple[Variable, ...], AfterValidator(_all_different)] = ()
+    age_bands: Annotated[tuple[Years, ...], Field(min_length=1, max_length=8), AfterValidator(_rising)] = (
+        AGE_BANDS
+    )
+
+    @property
+    def levels(self) -> dict[Variable, tuple[str, ...]]:
+        """The subgroups of each variable asked for, in the order in which a site tells of them."""
+        return {name: levels_of(name, self.age_bands) for name in self.subgroups}
 
     @property
     def net_benefit_at(self) -> tuple[float, ...]:
@@ -240,13 +259,17 @@ class Study(Frozen):
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
-        A study that leaves out `data_use`, decision thresholds, the margin or a filter of the cohort reads as
-        it did before there were any, so that its hash stays.
+        A study that leaves out `data_use`, decision thresholds, the margin, subgroups or a filter of the
+        cohort reads as it did before there were any, so that its hash stays.
         """
         unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
         unsaid["judgement"] = {
-            name for name in ("decision_thresholds", "margin") if not getattr(self.judgement, name)
+            name
+            for name in ("decision_thresholds", "margin", "subgroups")
+            if not getattr(self.judgement, name)
         }
+        if "age_band" not in self.judgement.subgroups and self.judgement.age_bands == AGE_BANDS:
+            unsaid["judgement"].add("age_bands")
         unsaid["cohort"] = {name for name in FILTERS if not getattr(self.cohort, name)}
         said = self.model_dump(mode="json", exclude=unsaid)
         return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -22,6 +22,7 @@ from fedai.linking import calls_forms, linked_forms
 from fedai.metrics import BINS
 from fedai.score import score_forms
 from fedai.study import Study
+from fedai.subgroups import small_subgroups, subgroup_forms
 from fedai.weights import Layout
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -180,8 +181,9 @@ def _update(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[
 
 
 def _score(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
-    thresholds = len(study.judgement.net_benefit_at)
-    return score_forms(len(study.task.classes), thresholds), {"cases": int, "patients": int}
+    thresholds, levels = len(study.judgement.net_benefit_at), sum(map(len, study.judgement.levels.values()))
+    arrays = score_forms(len(study.task.classes), thresholds) | subgroup_forms(levels, comparisons(study))
+    return arrays, {"cases": int, "patients": int}
 
 
 def _place(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
@@ -208,6 +210,9 @@ def check(reply: Reply, task: Task, study: Study, layout: Layout) -> None:
     problems += _word_problems(reply.words, form)
     if reply.ledger and (fault := head_fault(reply.ledger)):
         problems.append(fault)
+    if not problems and task.kind == "score":
+        patients = int(reply.metrics["patients"])
+        problems += small_subgroups(reply.arrays, study.judgement.levels, patients, MINIMUM_CELL)
     if problems:
         raise RefusedByPolicy(f"the message is not a {form.kind} of this task: {'; '.join(problems)}")
 

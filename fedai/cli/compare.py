@@ -141,9 +141,10 @@ def _thresholds(given: list[str], models: tuple[str, ...]) -> dict[str, float]:
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """The comparison as plain tables."""
+    from fedai.subgroup_tables import subgroup_tables
     from fedai.tables import tables
 
-    return lines_of(tables(comparison))
+    return lines_of([*tables(comparison), *subgroup_tables(comparison)])
 
 
 def lines_of(tables: Iterable[Table]) -> Iterator[str]:

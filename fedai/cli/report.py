@@ -36,7 +36,7 @@ def report(
     """Write the report of a run, or of several on the same cases: one HTML file that needs nothing else."""
     from fedai.cli.compare import joined_runs, margin_and_comparison
     from fedai.long_table import as_csv
-    from fedai.matrix import matrix_of
+    from fedai.matrix import left_out_of, matrix_of
     from fedai.record import find_run
     from fedai.report import render
 
@@ -49,5 +49,6 @@ def report(
     if csv is not None:
         csv.write_text(as_csv(comparison), encoding="utf-8")
         told["csv"] = str(csv)
-    numbers = {"comparison": comparison.to_json(), "matrix": matrix_of(comparison).to_json()}
+    matrix = matrix_of(comparison, left_out_of(records))
+    numbers = {"comparison": comparison.to_json(), "matrix": matrix.to_json()}
     emit({**told, **numbers}, as_json=as_json, lines=list(told.values()))

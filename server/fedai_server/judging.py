@@ -14,9 +14,10 @@ import numpy as np
 from fedai.aggregation import check_update
 from fedai.checkpoint import load_checkpoint, write_whole
 from fedai.errors import FederationError
-from fedai.judgement import Judgement, pool_histogram
+from fedai.judgement import Judgement, Subgroups, pool_histogram
 from fedai.linking import JointCalls, Linked
 from fedai.score import Score
+from fedai.subgroups import Subgroup, read_subgroups
 from fedai.weights import Weights, applied
 from fedai.wire import Reply, read_marks
 from fedai_server.rounds import absent_of, same_task, told_of
@@ -58,11 +59,15 @@ def judge(run: Conduct, models: dict[str, Weights]) -> None:
     left_out = {fact["site"]: fact["why"] for _, _, fact in run.runs.facts(run.name, "site_left_out")}
     judges = [site for site in run.sites if site not in left_out]  # a pool may only get smaller
     scores: dict[str, dict[str, Score]] = {site: {} for site in judges}
+    subgroups: dict[str, dict[str, tuple[Subgroup, ...]]] = {site: {} for site in judges}
+    number = sum(map(len, run.study.judgement.levels.values()))
     absent: dict[str, str] = {}
     for model, weights in models.items():
 
         def fold(site: str, reply: Reply, model: str = model) -> None:
-            scores[site][model] = Score.from_arrays(reply.arrays)
+            score = Score.from_arrays(reply.arrays)
+            subgroups[site][model] = tuple(read_subgroups(reply.arrays, number, score.calls.threshold))
+            scores[site][model] = score
 
         asked = run.ask("score", fold, sites=judges, model=model, arrays=weights.arrays())
         run.runs.add(run.name, "model_scored", {"model": model, "answered": sorted(asked.answered)})
@@ -71,7 +76,7 @@ def judge(run: Conduct, models: dict[str, Weights]) -> None:
     _leave_out(run, absent)
     left_out = {**left_out, **absent}
     _require_quorum(run, len(complete), "scored every model", left_out)
-    _link(run, complete, tuple(models), left_out)
+    _link(run, complete, tuple(models), left_out, subgroups if number else {})
 
 
 def _leave_out(run: Conduct, absent: dict[str, str]) -> None:
@@ -90,7 +95,11 @@ def _require_quorum(run: Conduct, sites: int, did: str, left_out: dict[str, str]
 
 
 def _link(
-    run: Conduct, scores: dict[str, dict[str, Score]], models: tuple[str, ...], left_out: dict[str, str]
+    run: Conduct,
+    scores: dict[str, dict[str, Score]],
+    models: tuple[str, ...],
+    left_out: dict[str, str],
+    subgroups: Subgroups,
 ) -> None:
     """Pool the scores and ask for the sums against the pool; who fails now is left out of both, and the
     rest is asked again, with a pool that is smaller by its part.
@@ -114,6 +123,8 @@ def _link(
         {site: answer.calls for site, answer in answers.items()},
         {site: answer.marks for site, answer in answers.items()},
         left_out,
+        dict(run.study.judgement.levels.items()),
+        {site: told for site, told in subgroups.items() if site in scores},
     )
     write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
 

@@ -15,16 +15,20 @@ from fedai.wire import MOST_REFERENCES
 from fedai_server.bundle import release_bundle
 from fedai_server.control import Control
 from fedai_server.home import ServerHome
+from fedai_server.leaving_out import check_sites, note_without
 from fedai_server.runs import OVER, RunDatabase
 
 REFERENCE = re.compile(r"([a-z][a-z0-9-]{0,40})=(.+)")
 OWN_NAMES = ("federated",)
 
 
-def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> str:
-    """Start a run and give its name. Raises ConfigError for bad references or sites nobody admitted,
-    FederationError.
+def launch(
+    home: ServerHome, study: Study, references: Sequence[str] = (), without: Sequence[str] = ()
+) -> str:
+    """Start a run and give its name; `without`: sites that don't train in it and judge it only. Raises
+    ConfigError for bad references, for sites nobody admitted or the study doesn't name, FederationError.
     """
+    check_sites(without, study)
     checkpoints = _references(references)
     runs = RunDatabase(home.runs_database)
     with Control(home) as control:
@@ -37,6 +41,7 @@ def launch(home: ServerHome, study: Study, references: Sequence[str] = ()) -> st
             )
         bundle = release_bundle()
         name = runs.plan(study)
+        note_without(runs, name, without)
         try:
             put_references(home.folder / "registry" / name / "references", checkpoints)
             runs.attach(name, control.start_run(bundle, study.canonical()))

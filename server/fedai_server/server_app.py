@@ -48,6 +48,7 @@ from fedai_server.continuation import conducting
 from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
 from fedai_server.home import open_home
+from fedai_server.leaving_out import check_judges, check_without, without_of
 from fedai_server.rounds import (
     Asked,
     Correspondence,
@@ -123,6 +124,9 @@ class Conduct:
         self.weights: Weights = pack(network, self.layout)
         self.parent = ""
         self.sites: list[str] = []
+        self.without = without_of(self.runs, self.name)
+        if self.without:
+            check_without(self.without, self.study, network)
         self.flower_id = self.runs.get(self.name).flower_id
         self.post = Correspondence(self.grid, self.study, self.layout, self._is_stopped, self._note_head)
 
@@ -138,7 +142,7 @@ class Conduct:
             self.close_round(number)
         self.runs.move(self.name, "running", "judging the models")
         models = {"federated": self.weights}
-        if self.study.judgement.local_models:
+        if self.study.judgement.local_models and not self.without:
             models |= judging.train_alone(self, start)
         judging.judge(self, models | references)
 
@@ -184,6 +188,7 @@ class Conduct:
         for site, code in asked.refused.items():
             self.runs.add(self.name, "site_refused", {"site": site, "code": code})
         self.sites = sorted(asked.answered)
+        check_judges(self.without, asked)
         if len(self.sites) < rules.quorum:
             self.go_on_or_raise()
             raise OutOfTime(
@@ -227,7 +232,7 @@ class Conduct:
         quorum.
         """
         optimizer = self.study.training.optimizer
-        conditions = Conditions(self.layout, optimizer, len(self.sites), self.registry)
+        conditions = Conditions(self.layout, optimizer, len(self.trainers), self.registry)
         updates = self.strategy.gather(conditions)
         told: dict[str, dict[str, Any]] = {}
 
@@ -261,9 +266,8 @@ class Conduct:
     def _ask_in_turn(self, number: int, fold: Callable[[str, Reply], None]) -> tuple[Asked, int]:
         """Ask the first of the strategy's groups of which one site answers; gives how many had to."""
         arrays = {**self.weights.arrays(), **self.strategy.tell(self.state, self.layout)}
-        taking_part = tuple(site for site in self.study.sites if site in self.sites)
         before = Asked()
-        for group in self.strategy.turns(taking_part, number):
+        for group in self.strategy.turns(self.trainers, number):
             least = min(self.study.rounds.quorum, len(group))
             asked = self.ask("train", fold, sites=list(group), least=least, round=number, arrays=arrays)
             asked = before.then(asked)
@@ -271,6 +275,11 @@ class Conduct:
                 break
             before = asked
         return asked, least
+
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """The sites of the run that train, in the order of the study."""
+        return tuple(s for s in self.study.sites if s in self.sites and s not in self.without)
 
     def _tell_state(self, number: int, asked: Asked) -> None:
         """Running, or degraded where the last round closed without all of its sites."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from fedai.wire import FLOW
 from fedai_site.catalogue import DUPLICATE, WRITTEN, Catalogue, LabelledObject
 from fedai_site.consents import EXPIRED, NO_CONSENT, SCOPE, WITHDRAWN, Consents
 from fedai_site.quarantine import Reason
-from fedai_site.traits import Traits
+from fedai_site.traits import UNKNOWN, Traits
 
 if TYPE_CHECKING:
     from fedai.cohort_rules import CohortRules
@@ -38,7 +38,7 @@ PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 @dataclass(frozen=True)
 class Case:
     """One labelled image: its id and its patient's pseudonym, the class index, the clean file and that file's
-    SHA-256.
+    SHA-256. `traits` are not what a case is known by: they may be read anew.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Case:
     label: int
     path: Path
     sha256: str
+    traits: Traits = field(default=UNKNOWN, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def filtered_by(traits: Traits, rules: CohortRules) -> Iterator[str]:
 
 def _case(home: Path, entry: LabelledObject, study: Study) -> Case:
     label = study.task.classes.index(entry.label or "")
-    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256)
+    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256, entry.traits)
 
 
 def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[str, tuple[Case, ...]]:

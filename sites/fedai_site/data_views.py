@@ -102,6 +102,7 @@ def statistics(entries: Sequence[LabelledObject]) -> dict[str, dict[str, int]]:
         "modality": [entry.modality or UNKNOWN for entry in entries],
         "body_part": [entry.traits.body_part or UNKNOWN for entry in entries],
         "manufacturer": [entry.traits.manufacturer or UNKNOWN for entry in entries],
+        "sex": [entry.traits.sex or UNKNOWN for entry in entries],
         "age_years": [_band(entry.traits.age_years) for entry in entries],
         "study_year": [str(entry.traits.study_year or UNKNOWN) for entry in entries],
         "slice_thickness_mm": [_rounded(entry.traits.slice_thickness_mm) for entry in entries],

@@ -15,6 +15,7 @@ from fedai import wire
 from fedai.errors import RefusedByPolicy
 from fedai.release import BUNDLE_SHA256
 from fedai.study import Study
+from fedai.subgroups import Variable
 from fedai_site import approvals
 from fedai_site.approvals import Kept, Terms
 from fedai_site.policy import Limits, Policy, check_clauses, check_named, clauses, read_policy
@@ -29,7 +30,7 @@ HINT = "read it, then `fedai site approve HOME STUDY.yaml`"
 @dataclass(frozen=True)
 class Permit:
     """What an approval allows. `id` counts what is spent; `until`: Unix time; `cases`: the only ones that
-    may be used, None for any.
+    may be used, None for any; `subgroups`: those that may be told of.
     """
 
     id: str = ""
@@ -38,6 +39,7 @@ class Permit:
     minimum_cell: int = wire.MINIMUM_CELL
     limits: Limits = field(default_factory=Limits)
     cases: frozenset[str] | None = None
+    subgroups: tuple[Variable, ...] = ()
 
 
 def permit(home: SiteHome, study: Study) -> Permit:
@@ -74,7 +76,7 @@ def _permit(home: SiteHome, study: Study, kept: Kept, terms: Terms, policy: Poli
         return Permit(terms.id, terms.until)
     cases = approvals.snapshot(home.approvals, terms) if policy.new_cases == "refuse" else None
     least = (policy.minimum_cohort, policy.minimum_cell)
-    return Permit(terms.id, terms.until, *least, policy.limits, cases)
+    return Permit(terms.id, terms.until, *least, policy.limits, cases, policy.subgroups)
 
 
 def _check_approvers(study: Study, policy: Policy, signers: set[str]) -> None:

@@ -21,6 +21,7 @@ from fedai.errors import RefusedByPolicy
 from fedai.release import BUNDLE_SHA256
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Name, Purpose, PurposeKind, Study
+from fedai.subgroups import Variable
 from fedai.yamlfile import Frozen, load
 from fedai_site.retention import Retention
 
@@ -77,6 +78,7 @@ class Policy(Frozen):
     `minimum_cohort`: training patients. `minimum_cell`: patients of a split without which nothing of it
     leaves. `new_cases: refuse`: cases that came after the approval need a new one (withdrawn ones don't).
     `retention` deletes (expiry.py).
+    `subgroups`: by what test patients may be told apart, where a study asks for it; nothing else is.
     """
 
     signers: People = ()
@@ -90,6 +92,7 @@ class Policy(Frozen):
     minimum_cohort: Annotated[int, Field(ge=wire.MINIMUM_CELL)] = wire.MINIMUM_CELL
     minimum_cell: Annotated[int, Field(ge=wire.MINIMUM_CELL)] = wire.MINIMUM_CELL
     new_cases: Literal["refuse", "allow"] = "refuse"
+    subgroups: Annotated[tuple[Variable, ...], Field(max_length=3)] = ()
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
     retention: Retention = Retention()
@@ -105,7 +108,7 @@ class Policy(Frozen):
     @cached_property
     def sha256(self) -> str:
         """Content hash (hex) of every rule, defaults written out, but those of rules that came later."""
-        later, default = ("privacy", "retention"), type(self).model_fields
+        later, default = ("subgroups", "privacy", "retention"), type(self).model_fields
         unsaid = {name for name in later if getattr(self, name) == default[name].default}
         return hashlib.sha256(self.model_dump_json(exclude=unsaid).encode()).hexdigest()
 

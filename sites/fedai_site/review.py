@@ -66,6 +66,9 @@ def _words(study: Study) -> Iterator[tuple[str, str]]:
         f"{training.rounds} rounds of {training.local_epochs} epochs, batches of {training.batch_size}",
     )
     alone = ", and a model on your data alone" if study.judgement.local_models else ""
+    if study.judgement.subgroups:
+        asked = [f"{name} ({', '.join(of)})" for name, of in study.judgement.levels.items()]
+        yield "tells apart", f"test patients by {'; by '.join(asked)}, where your policy's `subgroups` has it"
     yield (
         "gets",
         f"{training.rounds} updates of up to {study.rounds.max_update_mb:g} MB each{alone}; "

@@ -1,7 +1,8 @@
 """What a cohort can be chosen by and an image known again by: read off an original at intake, and coarsened.
 
 Nothing here names anybody: a body part and a maker in the Standard's and makers' own words, years of age up
-to 90 and the year of the study (45 CFR 164.514(b)(2)(i)), spacings, a keyed hash of the pixels, their look.
+to 90, the sex as it was entered, the year of the study (45 CFR 164.514(b)(2)(i)), spacings, a keyed hash of
+the pixels, their look.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedai.cohort_rules import OLDEST_YEARS, Maker
+from fedai.subgroups import SEXES
 from fedai_site.deidentify.terms import vocabulary
 
-VERSION = 1  # of what is read: another one lets `add-data` read originals again
+VERSION = 2  # of what is read: another one lets `add-data` read originals again
 CONSTANT = "-"
 SIDE = 16  # of the grid that an image is made to, to see how it looks
 WORDS = {
@@ -52,6 +54,7 @@ class Traits:
     study_year: int | None = None
     image: str = ""
     looks: str = ""
+    sex: str = ""
 
     def told(self) -> dict[str, str]:
         """As text, for the private state."""
@@ -85,6 +88,7 @@ def read_traits(
         study_year=int(date[1]) if date else None,
         image=image,
         looks=looks,
+        sex=sex if (sex := attribute("PatientSex").strip().upper()) in SEXES else "",
     )
 
 

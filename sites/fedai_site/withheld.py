@@ -7,13 +7,16 @@ must: all sets together cut the patients that were ever told of into parts, and 
 minimum cell. Any sum or difference of answers, of however many sets, is then one over whole parts.
 
 A patient whose cases or labels changed counts as another one. Sets are remembered by split (train,
-validation, test), whatever the study.
+validation, test), whatever the study. So are subgroups of a split (see `groups`), by variable: with the sets
+of the split, those of each variable cut the patients into parts that are large enough too.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +27,7 @@ from fedai.errors import RefusedByPolicy
 if TYPE_CHECKING:
     from fedai_site.cohort import Case
 
+MOST_STEPS = 5_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS told (split TEXT, told TEXT, patient TEXT,  -- with a digest of its cases
     PRIMARY KEY (split, told, patient)) WITHOUT ROWID;
@@ -37,14 +41,26 @@ def withhold(catalogue: Path, split: str, cases: Sequence[Case], cell: int) -> t
 
     The same cases give the same answer, also after it was told.
     """
-    names = _names(cases)
-    classes = _classes(cases, names)
-    before, told = _read(catalogue, split, _digest(classes))
-    kept = before if before is not None else tellable(classes, list(told.values()), cell)
+    names = names_of(cases)
+    classes = classes_of(cases, names)
+    before, told = read_told(catalogue, split, digest_of(classes))
+    kept = before if before is not None else _tellable(catalogue, split, classes, told, cell)
     return tuple(case for case in cases if len(kept) >= cell and names[case.patient] in kept)
 
 
-def _names(cases: Sequence[Case]) -> dict[str, str]:
+def _tellable(
+    catalogue: Path, split: str, classes: Mapping[str, Set[int]], told: Mapping[str, Set[str]], cell: int
+) -> set[str]:
+    """The patients of a split that may be told of, beside its subgroups that were; none in the rare case that
+    these together would cut off a small group.
+    """
+    before, groups = list(told.values()), groups_told(catalogue, split)
+    kept = tellable(classes, before, cell, list(groups.values()))
+    sets = [*before, *(one for family in groups.values() for one in family)]
+    return set() if groups and kept not in before and isolates([*sets, kept], cell) else kept
+
+
+def names_of(cases: Sequence[Case]) -> dict[str, str]:
     """Patient -> pseudonym and a digest of its cases, their files and labels."""
     contents: dict[str, list[tuple[str, str, int]]] = {}
     for case in cases:
@@ -55,7 +71,7 @@ def _names(cases: Sequence[Case]) -> dict[str, str]:
     }
 
 
-def _classes(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, set[int]]:
+def classes_of(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, set[int]]:
     """Patient's name -> the classes of its cases."""
     classes: dict[str, set[int]] = {}
     for case in cases:
@@ -68,37 +84,117 @@ def remember(catalogue: Path, split: str, wanted: Sequence[Case], told: Sequence
 
     Raises RefusedByPolicy where it would cut off a group of fewer than `cell` patients.
     """
-    names = _names(told)
-    patients, name = set(names.values()), _digest(names.values())
-    if tellable(_classes(told, names), list(_read(catalogue, split, name)[1].values()), cell) != patients:
+    names = names_of(told)
+    patients, name = set(names.values()), digest_of(names.values())
+    before = read_told(catalogue, split, name)[1]
+    if _tellable(catalogue, split, classes_of(told, names), before, cell) != patients:
         raise RefusedByPolicy(
             f"of the {split} cases a group of fewer than {cell} patients could be told from earlier answers",
             hint="patients' rights changed in between; the next run leaves out a few more",
             reason="SMALL_GROUP",
         )
+    keep_told(catalogue, [(split, digest_of(set(names_of(wanted).values())), patients)])
+
+
+def keep_told(catalogue: Path, sets: Iterable[tuple[str, str, Set[str]]]) -> None:
+    """Note sets of patients as (split or `split/variable`, digest of what was wanted, patients)."""
     with _opened(catalogue) as database:
-        rows = [(split, name, patient) for patient in sorted(patients)]
-        database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", rows)
-        asked = (split, _digest(set(_names(wanted).values())), name)
-        database.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", asked)
+        for split, wanted, patients in sets:
+            name = digest_of(patients)
+            rows = [(split, name, patient) for patient in sorted(patients)]
+            database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", rows)
+            database.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (split, wanted, name))
 
 
-def tellable(classes: Mapping[str, Set[int]], told: Sequence[Set[str]], cell: int) -> set[str]:
+def tellable(
+    classes: Mapping[str, Set[int]],
+    told: Sequence[Set[str]],
+    cell: int,
+    families: Sequence[Sequence[Set[str]]] = (),
+    beside: Mapping[str, Set[int]] = {},
+) -> set[str]:
     """The patients, of those in `classes` (patient -> the classes of its cases), that may be told of.
 
     Left out are patients of a class that fewer than `cell` have, and those without whom every part that the
-    sets `told` and this one cut has `cell` patients or none.
+    sets `told` and this one cut has `cell` patients or none. With `families` of further sets that were told
+    it holds for the parts that `told` and each family cut; with `beside`, the classes of all whom the answer
+    is about, for the patients of each class too.
     """
-    parts: dict[frozenset[int], set[str]] = {}
-    for patient in {*classes, *(patient for one in told for patient in one)}:
-        parts.setdefault(frozenset(i for i, one in enumerate(told) if patient in one), set()).add(patient)
+    parts = [part for family in families or [()] for part in _parts([*told, *family], classes)]
+    labels = {label for of in beside.values() for label in of}
+    parts += [(cut, {p for p in part if c in beside.get(p, ())}) for cut, part in parts for c in labels]
     kept, before = set(classes), None
     while kept != before:
         before = set(kept)
         kept -= _rare(classes, kept, cell)
-        for sets, part in parts.items():
-            kept -= _too_much(kept & part, part - kept if sets else set(), cell)
+        for was_told, part in parts:
+            inside, outside = kept & part, part - kept if was_told else set()
+            kept -= _too_much(_by_need(inside, kept, parts) if outside else inside, outside, cell)
     return kept if len(kept) >= cell else set()
+
+
+Part = tuple[bool, Set[str]]  # whether it was told of, and its patients
+
+
+def _parts(told: Sequence[Set[str]], patients: Iterable[str]) -> list[Part]:
+    """What sets cut these and their own patients into."""
+    parts: dict[frozenset[int], set[str]] = {}
+    for patient in {*patients, *(patient for one in told for patient in one)}:
+        parts.setdefault(frozenset(i for i, one in enumerate(told) if patient in one), set()).add(patient)
+    return [(bool(sets), part) for sets, part in parts.items()]
+
+
+def _by_need(inside: Set[str], kept: Set[str], parts: Sequence[Part]) -> list[str]:
+    """Those first who are in most of the parts that lost somebody: leaving them out helps there too."""
+    lost = [part for was_told, part in parts if was_told and not part <= kept]
+    return sorted(inside, key=lambda patient: (-sum(patient in part for part in lost), patient))
+
+
+def isolates(sets: Iterable[Set[str]], cell: int) -> bool:
+    """Whether there is a sum or difference of what is told of `sets`, with any factors, that is one over 1 to
+    `cell` - 1 patients. True also where that isn't found out within `MOST_STEPS`.
+
+    It then holds for products over two or more patients of a set as well: with all but one of them fixed,
+    they are such a sum.
+    """
+    distinct = sorted({frozenset(one) for one in sets}, key=sorted)
+    patterns = Counter(tuple(int(p in one) for one in distinct) for p in frozenset().union(*distinct))
+    open_: list[tuple[Rows, Rows, int]] = [(dict(patterns), {}, cell - 1)]
+    for _ in range(MOST_STEPS):
+        if not open_:
+            return False
+        rows, counted, left = open_.pop()  # `counted` are to be in the sum, so many more patients may be
+        zero = next((row for row, patients in rows.items() if patients > left), None)
+        if zero is None:
+            if (rows or counted) and sum(rows.values()) <= left:
+                return True
+            if not rows:
+                continue
+            zero = next(iter(rows))
+            others = {row: n for row, n in rows.items() if row != zero}
+            open_.append((others, {**counted, zero: 1}, left - rows[zero]))
+        still = _without(counted, zero)
+        if sum(still.values()) == sum(counted.values()):
+            open_.append((_without(rows, zero), still, left))
+    return True
+
+
+Row = tuple[int, ...]  # of some patients: by which factor each set's answer counts them
+Rows = dict[Row, int]  # and how many patients
+
+
+def _without(rows: Rows, zero: Row) -> Rows:
+    """What is left of rows where the sum over `zero`'s patients is none; rows that are then none too go, and
+    those that are multiples of each other are one.
+    """
+    at = next(i for i, x in enumerate(zero) if x)
+    left: Counter[Row] = Counter()
+    for row, patients in rows.items():
+        rest = [x * zero[at] - row[at] * y for x, y in zip(row, zero, strict=True)]
+        if factor := math.gcd(*rest):
+            sign = 1 if next(x for x in rest if x) > 0 else -1
+            left[tuple(sign * x // factor for x in rest)] += patients
+    return dict(left)
 
 
 def _rare(classes: Mapping[str, Set[int]], kept: Set[str], cell: int) -> set[str]:
@@ -110,15 +206,15 @@ def _rare(classes: Mapping[str, Set[int]], kept: Set[str], cell: int) -> set[str
     return {patient for patients in having.values() if len(patients) < cell for patient in patients}
 
 
-def _too_much(inside: Set[str], outside: Set[str], cell: int) -> set[str]:
+def _too_much(inside: Collection[str], outside: Set[str], cell: int) -> set[str]:
     """Whom to leave out of a part, so that it is cut into none or `cell` and more on both sides."""
     if len(inside) < cell:
         return set(inside)
     lacking = cell - len(outside) if outside else 0
-    return set(sorted(inside)[: max(0, lacking)])
+    return set(list(inside)[: max(0, lacking)])
 
 
-def _digest(patients: Iterable[str]) -> str:
+def digest_of(patients: Iterable[str]) -> str:
     return sha256(repr(sorted(patients)).encode()).hexdigest()
 
 
@@ -133,7 +229,17 @@ def _opened(catalogue: Path) -> Iterator[sqlite3.Connection]:
         database.close()
 
 
-def _read(catalogue: Path, split: str, wanted: str) -> tuple[set[str] | None, dict[str, set[str]]]:
+def groups_told(catalogue: Path, split: str) -> dict[str, list[set[str]]]:
+    """Variable -> every set of patients of the split that was told of as one of its subgroups."""
+    found: dict[str, dict[str, set[str]]] = {}
+    with _opened(catalogue) as database:
+        query = "SELECT split, told, patient FROM told WHERE split LIKE ?"
+        for place, name, patient in database.execute(query, (f"{split}/%",)):
+            found.setdefault(place, {}).setdefault(name, set()).add(patient)
+    return {place.partition("/")[2]: list(sets.values()) for place, sets in found.items()}
+
+
+def read_told(catalogue: Path, split: str, wanted: str) -> tuple[set[str] | None, dict[str, set[str]]]:
     """What was told when the very same was wanted, if that was before; and every set told."""
     sets: dict[str, set[str]] = {}
     with _opened(catalogue) as database:

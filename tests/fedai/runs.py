@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from federations import Cases, draw_cases, judgement_of
+from numpy.typing import NDArray
 
 from fedai.judgement import Judgement
+from fedai.subgroups import Subgroup
 
 BINARY = ("normal", "nodule")
 SIX = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
@@ -15,14 +18,48 @@ SITES = ("north", "east", "south")
 SKILL = {"federated": 2.1, "local:north": 1.4, "local:east": 0.9, "local:south": 1.1, "centralised": 2.3}
 
 
-def draw_judgement(classes: tuple[str, ...] = BINARY, *, patients: int = 45, seed: int = 4) -> Judgement:
+def draw_sites(classes: tuple[str, ...] = BINARY, *, patients: int = 45, seed: int = 4) -> dict[str, Cases]:
     rng = np.random.default_rng(seed)
     skill = SKILL if len(classes) == 2 else {m: d + 1.5 for m, d in SKILL.items()}
-    sites: dict[str, Cases] = {
+    return {
         s: draw_cases(rng, s, patients + 10 * i, skill=skill, classes=len(classes), prevalence=0.3 + 0.1 * i)
         for i, s in enumerate(SITES)
     }
-    return judgement_of(sites, classes)
+
+
+def draw_judgement(classes: tuple[str, ...] = BINARY, *, patients: int = 45, seed: int = 4) -> Judgement:
+    return judgement_of(draw_sites(classes, patients=patients, seed=seed), classes)
+
+
+LEVELS = {"sex": ("female", "male", "other"), "age_band": ("under 60", "60 and older")}
+
+
+def level_in(variable: str, patient: str) -> str:
+    """Of an invented patient: two thirds are women; south tells of no age, and nobody is of another sex."""
+    number = int(patient.rpartition("-")[2])
+    if variable == "sex":
+        return "male" if number % 3 == 0 else "female"
+    return "" if patient.startswith("south") else LEVELS["age_band"][number % 2]
+
+
+def of_level(cases: Cases, variable: str, level: str) -> NDArray[np.bool_]:
+    return np.array([level_in(variable, patient) == level for patient in cases.patients])
+
+
+def draw_with_subgroups(classes: tuple[str, ...] = BINARY, *, patients: int = 45, seed: int = 4) -> Judgement:
+    """The same judgement, in which sites tell of subgroups too."""
+    sites = draw_sites(classes, patients=patients, seed=seed)
+    judgement = judgement_of(sites, classes)
+    levels = [(variable, level) for variable, of in LEVELS.items() for level in of]
+
+    def told(cases: Cases, model: str) -> tuple[Subgroup, ...]:
+        cut = [of_level(cases, *one) for one in levels]
+        names = np.array(cases.patients)
+        parts = [(cases.scores[model][of], cases.labels[of], names[of].tolist()) for of in cut]
+        return tuple(Subgroup.of(*part, judgement.threshold) for part in parts)
+
+    subgroups = {site: {m: told(cases, m) for m in judgement.models} for site, cases in sites.items()}
+    return replace(judgement, levels=LEVELS, subgroups=subgroups)
 
 
 def draw_record(classes: tuple[str, ...] = BINARY, *, rounds: int = 5, seed: int = 4) -> dict[str, Any]:

@@ -11,13 +11,16 @@ import math
 import re
 import shutil
 from collections import Counter
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from runs import draw_judgement, draw_record
+from runs import draw_record, draw_with_subgroups
+from scipy.optimize import brentq
+from scipy.special import owens_t
 from scipy.stats import norm, t
 
 from fedai.cli.app import run as fedai
@@ -63,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("home") / "registry" / "cxr-nodule-1"
     made.mkdir(parents=True)
     (made / "record.json").write_text(json.dumps(draw_record()))
-    (made / "judgement.json").write_text(json.dumps(draw_judgement(patients=70).to_json()))
+    (made / "judgement.json").write_text(json.dumps(draw_with_subgroups(patients=70).to_json()))
     return Path(shutil.move(made, tmp_path_factory.mktemp("elsewhere") / "run"))
 
 
@@ -145,8 +148,11 @@ def shown_with(value: float, low: float, high: float) -> str:
 
 
 def wilson(kept: dict[str, Any], model: str, sites: list[str], side: int) -> tuple[float, float, float]:
+    return wilson_of([kept["scores"][s][model] for s in sites], side)
+
+
+def wilson_of(scores: list[dict[str, Any]], side: int) -> tuple[float, float, float]:
     """Share and Wilson's interval on Rao and Scott's effective size."""
-    scores = [kept["scores"][s][model] for s in sites]
     tp, fp, tn, fn = np.sum([s["threshold_counts"][0] for s in scores], axis=0)
     hh, hn, nn = np.sum([s["threshold_squares"][0][side] for s in scores], axis=0)
     patients = sum(s["threshold_patients"][0][side] for s in scores)
@@ -224,6 +230,68 @@ def test_every_paired_difference_of_the_long_table_is_rebuilt(pages: Any, kept: 
         expected = (difference, difference - reach, difference + reach, 2 * t.sf(abs(difference) / se, df))
         told = [float(row[key]) for key in ("value", "ci95_low", "ci95_high", "p")]
         assert told == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def binormal(theta: float, negatives: int, positives: int) -> float:
+    """Variance of the AUROC of so many independent cases, by the model of two normal distributions."""
+    c = norm.ppf(theta)
+    both = norm.cdf(c) - 2 * owens_t(c, 1 / math.sqrt(3))
+    spread = theta * (1 - theta) + (negatives + positives - 2) * max(0.0, both - theta**2)
+    return float(spread / (negatives * positives))
+
+
+def modelled(weights: Any, members: Any, theta: float) -> float:
+    return sum(w**2 * binormal(theta, *of) for w, of in zip(weights, members, strict=True))
+
+
+def test_the_auroc_of_every_subgroup_is_rebuilt_from_the_sums_of_its_sites(
+    pages: Any, kept: dict[str, Any]
+) -> None:
+    """Pairs within sites; DeLong's variance, clustered by patient; all values that a test doesn't reject."""
+    levels = [f"{variable}={level}" for variable, of in kept["levels"].items() for level in of]
+    rows = [r for r in pages[1] if r["measure"] == "auroc within sites" and not r["cases_of"].endswith("all")]
+    assert len(rows) == 4 * len(kept["models"]), "nobody is of another sex"
+    for row in rows:
+        i = levels.index(row["cases_of"])
+        told = [by_model[row["model"]][i] for by_model in kept["subgroups"].values()]
+        told = [one for one in told if one["placement_patients"][0]]
+        n = np.array([one["placement_cases"] for one in told], float)[:, :, 0]
+        m = np.array([one["placement_members"] for one in told], float)[:, :, 0]
+        weights = n.prod(axis=1) / n.prod(axis=1).sum()
+        value = weights @ [one["placement_sums"][1][0] / one["placement_cases"][1][0] for one in told]
+        parts, variance = [], 0.0
+        for w, one, cases, members in zip(weights, told, n, m, strict=True):
+            p, patients = np.array(one["placement_products"]), one["placement_patients"][0]
+            own = [w**2 * p[s, s] / cases[s] ** 2 * members[s] / (members[s] - 1) for s in (0, 1)]
+            parts += [(v, members[s] - 1) for s, v in enumerate(own)]
+            variance += sum(own) + 2 * w**2 * p[0, 1] / cases.prod() * patients / (patients - 1)
+        df = sum(v for v, _ in parts) ** 2 / sum(v**2 / free for v, free in parts)
+        of_cases = sum(w**2 * binormal(value, *c) for w, c in zip(weights, n, strict=True))
+
+        model = partial(modelled, weights, m)
+        reach = t.ppf(0.975, df) ** 2 * max(variance, of_cases) / model(value)
+
+        def apart(theta: float, value: Any = value, reach: Any = reach, model: Any = model) -> float:
+            return float((value - theta) ** 2 - reach * model(theta))
+
+        expected = (value, brentq(apart, 1e-6, value), brentq(apart, value, 1 - 1e-9))
+        assert [float(row[key]) for key in ("value", "ci95_low", "ci95_high")] == pytest.approx(
+            expected, rel=1e-6
+        )
+
+
+def test_the_tables_of_subgroups_are_rebuilt_to_the_last_digit(pages: Any, kept: dict[str, Any]) -> None:
+    grid = next(rows for caption, rows in pages[0].items() if caption.startswith("By sex: Federated"))
+    for row in grid[2:4]:
+        i = kept["levels"]["sex"].index(row[0])
+        told = [by_model["federated"][i] for by_model in kept["subgroups"].values()]
+        tp, fp, tn, fn = np.sum([one["threshold_counts"][0] for one in told], axis=0)
+        patients = sum(one["placement_patients"][0] for one in told)
+        assert row[1:4] == [str(tp + fp + tn + fn), str(patients), ", ".join(kept["subgroups"])]
+        for cell, side in ((row[5], 1), (row[6], 0)):
+            assert cell == shown_with(*wilson_of(told, side))
+    lowest = min(grid[2:4], key=lambda row: float(row[4].split(" ")[0]))
+    assert grid[4][4] == f"{lowest[0]}: {lowest[4].split(' ')[0]}"
 
 
 def test_the_same_folder_gives_the_same_report(folder: Path, pages: Any) -> None:

@@ -266,6 +266,18 @@ def test_a_catalogue_of_the_release_before_is_brought_up_and_keeps_all(home: Pat
     assert select(home, study(cohort={"age_years": {"at_least": 0}})).flow["used"] == 0
 
 
+def test_a_catalogue_of_schema_3_is_brought_up_and_knows_of_no_sex(home: Path) -> None:
+    before = select(home, study())
+    with sqlite3.connect(home / "catalogue.sqlite") as connection:
+        connection.execute("ALTER TABLE objects DROP COLUMN sex")
+        connection.execute("UPDATE facts SET value = '3' WHERE name = 'schema'")
+    connection.close()
+    after = select(home, study())
+    assert after == before
+    assert {case.traits.sex for case in after.splits["train"]} == {""}
+    assert {case.traits.image for case in after.splits["train"]} != {""}
+
+
 def test_a_catalogue_of_a_later_release_is_refused(home: Path) -> None:
     with sqlite3.connect(home / "catalogue.sqlite") as connection:
         connection.execute("UPDATE facts SET value = '99' WHERE name = 'schema'")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -235,3 +237,11 @@ def test_a_wrong_purpose_is_told_with_its_place(purpose: Any, problem: str) -> N
 def test_a_purpose_in_words_alone_keeps_its_hash_and_its_statement() -> None:
     assert '"purpose":"Tests."' in STUDY.canonical()
     assert STUDY.statement == declared().statement == "Tests."
+
+
+def test_a_policy_that_tells_of_no_subgroup_keeps_its_hash() -> None:
+    before = json.loads(Policy().model_dump_json())
+    del before["subgroups"]
+    written = json.dumps(before, separators=(",", ":"), ensure_ascii=False)
+    assert Policy().sha256 == hashlib.sha256(written.encode()).hexdigest()
+    assert Policy(subgroups=("sex",)).sha256 != Policy().sha256

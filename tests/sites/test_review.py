@@ -179,6 +179,14 @@ def test_bytes_that_left_are_written_where_they_are_kept(
     assert file.read_bytes() == b"kept"
 
 
+def test_subgroups_that_a_study_asks_for_are_said_in_words(tmp_path: Path) -> None:
+    home = make_home(tmp_path, patients=6)
+    asked = small_study(judgement={"subgroups": ["age_band"], "age_bands": [50]})
+    said = review(home, asked, None)["words"]["tells apart"]
+    assert said.startswith("test patients by age_band (under 50, 50 and older), where your policy's")
+    assert "tells apart" not in review(home, small_study(), None)["words"]
+
+
 def test_all_that_a_cohort_asks_for_is_said_in_words(tmp_path: Path) -> None:
     home = make_home(tmp_path, patients=6)
     asked = {

@@ -71,6 +71,13 @@ def test_makers_are_known_by_the_names_that_they_write(said: str, maker: str) ->
     assert traits(Manufacturer=said).manufacturer == maker
 
 
+@pytest.mark.parametrize(
+    ("said", "sex"), [("F", "F"), ("m ", "M"), ("O", "O"), ("", ""), ("W", ""), ("HONG GILDONG", "")]
+)
+def test_the_sex_is_kept_as_one_of_three_letters(said: str, sex: str) -> None:
+    assert traits(PatientSex=said).sex == sex
+
+
 def test_an_enhanced_object_says_its_measures_in_its_shared_groups() -> None:
     measures, group = Dataset(), Dataset()
     measures.SliceThickness, measures.PixelSpacing = "1.25", ["0.5", "0.5"]

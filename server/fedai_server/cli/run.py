@@ -26,6 +26,7 @@ HERE = Path()
 LINES = {
     "ledger_head": "the ledger of {site} contradicts what it told before: {contradiction}",
     "begun": "begun",
+    "without": "trains without {sites}",
     "continued": "its process at the server was gone; it goes on after round {after}",
     "trained_alone": "{site} has trained its own model",
     "site_left_out": "{site} is left out of the judgement: {why}",
@@ -43,6 +44,10 @@ def start(
             help="NAME=weights.safetensors: judge this checkpoint beside the run's models; repeatable."
         ),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE", help="This site doesn't train, it judges only; repeatable."),
+    ] = None,
     home: Home = HERE,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and follow the run to its end.")] = False,
     as_json: JsonOption = False,
@@ -52,7 +57,7 @@ def start(
     from fedai_server.home import open_home
     from fedai_server.launch import launch
 
-    name = launch(open_home(home), read_study(study), reference or [])
+    name = launch(open_home(home), read_study(study), reference or [], without or [])
     if watch:
         _watch(home, name, as_json=as_json)
         return
@@ -99,8 +104,9 @@ def reproduce(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> N
     from fedai_server.launch import launch, references_of
 
     before = find_run(run, home)
-    study = Study.model_validate(read_record(before)["study"])
-    name = launch(open_home(home), study, references_of(before))
+    record = read_record(before)
+    study = Study.model_validate(record["study"])
+    name = launch(open_home(home), study, references_of(before), record.get("without", []))
     for line in _news(home, name):
         progress_line(line)
     found = compare_runs(before, find_run(name, home))
@@ -119,10 +125,11 @@ def matrix(
     as_json: JsonOption = False,
 ) -> None:
     """Where models were trained against where they are tested: AUROC at every site."""
-    from fedai.cli.compare import compare_runs, lines_of
-    from fedai.matrix import matrix_of, table_of
+    from fedai.cli.compare import joined_runs, lines_of, margin_and_comparison
+    from fedai.matrix import left_out_of, matrix_of, table_of
 
-    found = matrix_of(compare_runs(runs, home))
+    records, judgement = joined_runs(runs, home)
+    found = matrix_of(margin_and_comparison(records, judgement), left_out_of(records))
     emit(found.to_json(), as_json=as_json, lines=lines_of([table_of(found)]))
 
 
