@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS withdrawn_images (  -- keyed hashes of pixels: nobody
 );
 CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
     path BLOB PRIMARY KEY,
-    state TEXT NOT NULL                -- WRITTEN, DUPLICATE, or the reason of the quarantine
+    state TEXT NOT NULL                -- WRITTEN, DUPLICATE, MASK, or the reason of the quarantine
 );
 """
 MIGRATIONS = {
@@ -93,7 +93,7 @@ SELECT EXISTS (SELECT 1 FROM labels WHERE kind = 'SOPInstanceUID' AND key = o.ob
     OR EXISTS (SELECT 1 FROM labels WHERE kind = 'PatientID' AND key = o.patient_key), count(*)
 FROM objects o GROUP BY 1
 """
-WRITTEN, DUPLICATE = "WRITTEN", "DUPLICATE"
+WRITTEN, DUPLICATE, MASK = "WRITTEN", "DUPLICATE", "MASK"
 KEY_COLUMNS = {"PatientID": "patient_key", "AccessionNumber": "accession_key", "SOPInstanceUID": "object_key"}
 
 
@@ -290,7 +290,9 @@ class Catalogue:
         return {bool(has): number for has, number in self._connection.execute(COUNTED)}
 
     def states(self) -> Counter[str]:
-        """How many source files ended in each state: WRITTEN, DUPLICATE, or a reason of the quarantine."""
+        """How many source files ended in each state: WRITTEN, DUPLICATE, MASK, or a reason of the
+        quarantine.
+        """
         return Counter(
             dict(self._connection.execute("SELECT state, count(*) FROM sources GROUP BY state").fetchall())
         )
@@ -301,7 +303,8 @@ class Catalogue:
         For eyes inside the hospital only: paths may name patients.
         """
         rows = self._connection.execute(
-            "SELECT path, state FROM sources WHERE state NOT IN (?, ?) ORDER BY path", (WRITTEN, DUPLICATE)
+            "SELECT path, state FROM sources WHERE state NOT IN (?, ?, ?) ORDER BY path",
+            (WRITTEN, DUPLICATE, MASK),
         )
         return [(Path(os.fsdecode(path)), state) for path, state in rows]
 
