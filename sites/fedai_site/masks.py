@@ -54,7 +54,7 @@ class Mask:
     spacing: tuple[float, float]
     structures: tuple[str, ...]
     present: tuple[str, ...]
-    sources: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    sources: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict, hash=False)
 
     def row(self) -> tuple[object, ...]:
         """As the table has it."""
