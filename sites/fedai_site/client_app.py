@@ -222,18 +222,14 @@ class Bench:
         return kept.get(kind)
 
     def labels(self, split: str) -> npt.NDArray[Any]:
-        """int64 [N], or of a segmentation masks uint8 [N, rows, columns]."""
-        if isinstance(self.study.task, Segmentation):
-            return self.masks(split)
-        return np.array([case.label for case in self.cohort.splits[split]], dtype=np.int64)
-
-    def masks(self, split: str) -> npt.NDArray[np.uint8]:
-        """uint8 [N, rows, columns] of a split, read once and then kept; of a segmentation alone."""
-        assert isinstance(self.study.task, Segmentation)
+        """int64 [N]; of a segmentation masks, uint8 [N, rows, columns], read once and then kept."""
+        cases, task = self.cohort.splits[split], self.study.task
+        if not isinstance(task, Segmentation):
+            return np.array([case.label for case in cases], dtype=np.int64)
         kept: dict[str, npt.NDArray[np.uint8]] = self.__dict__.setdefault("_masks", {})
         if split not in kept:
-            facts = self.study.preprocessing, self.study.task.structures
-            kept[split] = cache.load_masks(self.home.folder, self.cohort.splits[split], *facts)
+            facts = self.study.preprocessing, task.structures
+            kept[split] = cache.load_masks(self.home.folder, cases, *facts)
         return kept[split]
 
     def cases(self, split: str) -> Any:

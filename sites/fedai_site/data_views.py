@@ -10,6 +10,7 @@ from typing import Any
 
 from fedai.errors import ConfigError
 from fedai_site.catalogue import Catalogue, LabelledObject
+from fedai_site.masks import Mask, Masks
 
 UNKNOWN = "(not known)"
 BAND_YEARS = 10
@@ -41,16 +42,23 @@ def shown(home: Path, name: str) -> dict[str, Any]:
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         entries = [entry for entry in catalogue.labelled() if name in (entry.patient, entry.id)]
         plans = catalogue.plans(entries[0].patient) if entries else {}
+    with Masks(home / "catalogue.sqlite") as known:
+        masks = known.all()
     if not entries:
         raise ConfigError(
             f"the catalogue has no patient and no image {name}", hint="names are in: fedai site data list"
         )
-    return {"patient": entries[0].patient, "splits": plans, "images": [_image(entry) for entry in entries]}
+    return {
+        "patient": entries[0].patient,
+        "splits": plans,
+        "images": [_image(entry, masks.get(entry.id)) for entry in entries],
+    }
 
 
-def _image(entry: LabelledObject) -> dict[str, Any]:
+def _image(entry: LabelledObject, mask: Mask | None) -> dict[str, Any]:
     evidence = json.loads(entry.evidence)
     traits = {name: value for name, value in vars(entry.traits).items() if name not in ("image", "looks")}
+    outlined = {"mask": mask.path, "structures": ", ".join(mask.structures)} if mask else {}
     return {
         "id": entry.id,
         "path": entry.path,
@@ -60,6 +68,7 @@ def _image(entry: LabelledObject) -> dict[str, Any]:
         "sha256": entry.sha256,
         "profile": evidence.get("profile"),
         "has_evidence": entry.has_evidence,
+        **outlined,
     }
 
 

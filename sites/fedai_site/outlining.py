@@ -47,7 +47,7 @@ def validate(bench: Bench) -> tuple[Arrays, Floats]:
     """
     from fedai.evaluation import outline
 
-    masks = bench.masks("validation")
+    masks = bench.labels("validation")
     outlines, losses = outline(
         bench.model.network, bench.images("validation"), masks, may_go_on=bench.may_still
     )

@@ -51,7 +51,7 @@ def outlined_run(federation: Federation, planted: list[str]) -> dict[str, Any]:
     )
     for name in SITES:
         approvals.approve(federation.sites[name].home.approvals, study, "tests")
-    return federation.run(study)
+    return federation.run(study, seconds=480)
 
 
 def fedai(federation: Federation, *words: str) -> dict[str, Any]:
