@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fedai.evaluation import cross_entropy, predict
+from fedai.evaluation import case_losses
 from fedai.strategies.qfedavg import START_LOSS
 from fedai.strategies.rule import Phase, Pull
 from fedai.study import Study
@@ -26,11 +26,15 @@ MayGoOn = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Cases:
-    """Of a site's split: images uint8 [N, 1, rows, columns], labels int64 [N], and whose they are."""
+    """Of a site's split: images uint8 [N, 1, rows, columns], labels (see fedai.training), and whose they are.
+
+    `spacing`: of masks, mm between rows and between columns, float64 [N, 2].
+    """
 
     images: Images
     labels: Labels
     patients: tuple[str, ...] = ()
+    spacing: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _train(
                 cases.images,
                 cases.labels,
                 training,
-                classes=len(model.study.task.classes),
+                classes=model.study.task.outputs,
                 epochs=phase.epochs,
                 before=max(0, number - 1) * training.local_epochs,
                 seed=seed_of(training.seed, site, *what, *later),
@@ -165,7 +169,7 @@ def _only(network: nn.Module, names: frozenset[str] | None) -> Iterator[None]:
 
 
 def _mean_loss(network: nn.Module, cases: Cases, may_go_on: MayGoOn) -> float:
-    return float(cross_entropy(predict(network, cases.images, may_go_on=may_go_on), cases.labels).mean())
+    return float(case_losses(network, cases.images, cases.labels, may_go_on=may_go_on).mean())
 
 
 def _bend(network: nn.Module, layout: Layout, given: Weights, pull: Pull) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedai.errors import ConfigError
 from fedai.judgement import Judgement
+from fedai.outline_judgement import OutlineJudgement
 
 
 def find_run(run: str, home: Path) -> Path:
@@ -73,7 +74,20 @@ def read_judgement(folder: Path) -> Judgement:
             f"the run {record.get('run', folder.name)} has no judgement, it {record.get('state')}{reason}",
             hint="only a finished run can be compared",
         )
-    return Judgement.from_json(_read(folder / "judgement.json"))
+    content = _read(folder / "judgement.json")
+    if content.get("task") == "segmentation":
+        raise ConfigError(
+            f"{folder.name} is a run of a segmentation: this is for classifications alone",
+            hint="fedai compare RUN, fedai report RUN",
+        )
+    return Judgement.from_json(content)
+
+
+def read_outlines(folder: Path) -> OutlineJudgement | None:
+    """judgement.json of a segmentation's run; None for a run of another task, or without a judgement."""
+    path = folder / "judgement.json"
+    content = _read(path) if path.is_file() else {}
+    return OutlineJudgement.from_json(content) if content.get("task") == "segmentation" else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,15 +8,21 @@ site or a coordinator may add networks by installing a package with an entry poi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from fedai.yamlfile import Frozen
 
 NETWORK_GROUP = "fedai.networks"
-BUILT_IN = ("ResNet", "DenseNet", "DenseNet121", "EfficientNetBN", "SEResNet50")
+BUILT_IN = ("ResNet", "DenseNet", "DenseNet121", "EfficientNetBN", "SEResNet50", "UNet")
+SEGMENTING = frozenset({"UNet"})  # of the networks that are built in; the others classify
+LOSSES_OF = {
+    "classification": frozenset({"CrossEntropy", "Focal"}),
+    "segmentation": frozenset({"CrossEntropy", "Dice", "DiceCE"}),
+}
 INSTALLED = "(installed)"
 Blocks = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=4, max_length=4)]
@@ -79,6 +85,31 @@ class SEResNet50(_Network):
     name: Literal["SEResNet50"]
 
 
+class UNet(_Network):
+    """monai.networks.nets.UNet (Ronneberger et al., MICCAI 2015; with residual units Kerfoot et al., 2019).
+
+    One stride fewer than channels; rows and columns must be multiples of the product of the strides.
+    """
+
+    name: Literal["UNet"]
+    channels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=2, max_length=8)
+    ] = (16, 32, 64, 128)
+    strides: Annotated[tuple[Annotated[int, Field(ge=1, le=4)], ...], Field(min_length=1, max_length=7)] = (
+        2, 2, 2,
+    )  # fmt: skip
+    num_res_units: Annotated[int, Field(ge=0, le=8)] = 2
+    norm: Literal["instance", "batch"] = "instance"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    act: Activation = "prelu"
+
+    @model_validator(mode="after")
+    def _one_stride_fewer(self) -> UNet:
+        if len(self.strides) != len(self.channels) - 1:
+            raise ValueError(f"{len(self.channels)} channels need {len(self.channels) - 1} strides")
+        return self
+
+
 class InstalledNetwork(_Network):
     """A network that this installation provides through the entry point group `fedai.networks`.
 
@@ -108,6 +139,7 @@ Network = Annotated[
     | Annotated[DenseNet121, Tag("DenseNet121")]
     | Annotated[EfficientNetBN, Tag("EfficientNetBN")]
     | Annotated[SEResNet50, Tag("SEResNet50")]
+    | Annotated[UNet, Tag("UNet")]
     | Annotated[InstalledNetwork, Tag(INSTALLED)],
     Discriminator(_network_tag),
 ]
@@ -130,7 +162,58 @@ class Focal(Frozen):
     gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
 
 
-Loss = Annotated[CrossEntropy | Focal, Field(discriminator="name")]
+class Dice(Frozen):
+    """monai.losses.DiceLoss over the softmax (Milletari et al., 3DV 2016); `batch`: over all pixels of a
+    batch together, not image by image.
+    """
+
+    name: Literal["Dice"]
+    include_background: bool = False
+    batch: bool = True
+
+
+class DiceCE(Frozen):
+    """monai.losses.DiceCELoss: the sum of Dice and cross-entropy, each with its weight."""
+
+    name: Literal["DiceCE"]
+    include_background: bool = False
+    batch: bool = True
+    lambda_dice: Annotated[float, Field(ge=0, le=100)] = 1.0
+    lambda_ce: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+
+Loss = Annotated[CrossEntropy | Focal | Dice | DiceCE, Field(discriminator="name")]
+
+
+def task_misfits(study: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """(place, what is wrong) of what a study's raw keys name that isn't for its task; tolerant of other
+    mistakes.
+    """
+    kind = _part(study, "task").get("kind", "classification")
+    if not isinstance(kind, str) or kind not in LOSSES_OF:
+        return []
+    found: list[tuple[tuple[str, ...], str]] = []
+    network, loss = _part(study, "network").get("name"), _part(study, "training", "loss").get("name")
+    if network in BUILT_IN and (network in SEGMENTING) != (kind == "segmentation"):
+        found.append((("network", "name"), f"{network} is not for {kind}"))
+    known = frozenset[str]().union(*LOSSES_OF.values())
+    if isinstance(loss, str) and loss in known - LOSSES_OF[kind]:
+        found.append((("training", "loss", "name"), f"the loss {loss} is not for {kind}"))
+    if kind == "segmentation":
+        judged = _part(study, "judgement")
+        odd = [name for name in ("decision_thresholds", "margin") if judged.get(name)]
+        found += [
+            (("judgement", name), f"{name} is of scores, which a segmentation has none of") for name in odd
+        ]
+    return found
+
+
+def _part(study: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The keys below `names`, none where there are no such."""
+    place: Any = study
+    for name in names:
+        place = place.get(name) if isinstance(place, Mapping) else None
+    return place if isinstance(place, Mapping) else {}
 
 
 class AdamW(Frozen):

@@ -60,7 +60,7 @@ def render(record: Json, comparison: Comparison, judgement: Judgement, others: S
     """The whole report as one HTML text. `record` is the run's plain JSON from the server's database, of
     several runs that of the first; `others` are the records of the others."""
     sections = [
-        _header(record, others),
+        header_section(record, others),
         _summary(record, comparison),
         cohorts_section(record, comparison),
         _results(comparison),
@@ -74,6 +74,11 @@ def render(record: Json, comparison: Comparison, judgement: Judgement, others: S
         methods_section(record, comparison),
         _checklists(record, comparison),
     ]
+    return page(record, sections)
+
+
+def page(record: Json, sections: Sequence[str]) -> str:
+    """Sections as one HTML text."""
     style = importlib.resources.files("fedai").joinpath("templates/report.css").read_text("utf-8")
     title = f"{escape(record.get('run', 'run'))} · fedai report"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
@@ -82,7 +87,7 @@ def render(record: Json, comparison: Comparison, judgement: Judgement, others: S
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
-def _header(record: Json, others: Sequence[Json]) -> str:
+def header_section(record: Json, others: Sequence[Json]) -> str:
     study = record.get("study", {})
     took = _duration(float(record.get("seconds") or 0))
     line = f"{str(record.get('state', '')).capitalize()}; started {_moment(record)}, took {took}"

@@ -28,7 +28,7 @@ def cohorts_section(record: Json, comparison: Comparison) -> str:
         )
     return (
         f"<section><h2>Which images were used</h2><div class='panels'>{panels}</div>"
-        f"{note_of(note)}{html_table(_table_of_splits(cohorts, classes))}{calls_flow(comparison)}</section>"
+        f"{note_of(note)}{html_table(table_of_splits(cohorts, classes))}{calls_flow(comparison)}</section>"
     )
 
 
@@ -38,7 +38,7 @@ def _untold(cohort: Json) -> int:
     return max(0, int(cohort.get("flow", {}).get("used", told)) - told)
 
 
-def _table_of_splits(cohorts: Json, classes: Sequence[str]) -> Table:
+def table_of_splits(cohorts: Json, classes: Sequence[str]) -> Table:
     rows = []
     for site, cohort in cohorts.items():
         for name, split in cohort.get("splits", {}).items():
@@ -62,11 +62,11 @@ def training_section(record: Json, comparison: Comparison) -> str:
     names = {s: drawn.get(local[s], style_of(i)) for i, s in enumerate(sites)}
     return (
         f"<section><h2>Training{name}, round by round</h2>{learning_curves(rounds, names)}"
-        f"{html_table(_table_of_rounds(rounds))}</section>"
+        f"{html_table(table_of_rounds(rounds))}</section>"
     )
 
 
-def _table_of_rounds(rounds: Sequence[Json]) -> Table:
+def table_of_rounds(rounds: Sequence[Json]) -> Table:
     rows = []
     for r in rounds:
         refused = [f"{site} ({code})" for site, code in r.get("refused", {}).items()]
@@ -78,11 +78,12 @@ def _table_of_rounds(rounds: Sequence[Json]) -> Table:
     return Table("Who took part in each round", header, tuple(rows))
 
 
-def privacy_section(record: Json) -> str:
+def privacy_section(record: Json, said: Sequence[str] | None = None) -> str:
+    """`said`: what left in this kind of run; else `PRIVACY`."""
     heads = record.get("ledger_heads", {})
     odd = [site for site, found in record.get("ledger_contradictions", {}).items() if found]
     facts = [
-        *privacy_facts(record.get("study", {})),
+        *(privacy_facts(record.get("study", {})) if said is None else said),
         f"Each site keeps a hash-chained ledger of what left; signed heads came from {listed(list(heads))}."
         if heads
         else "No signed head of a site's ledger is in the record.",
@@ -170,7 +171,7 @@ def methods_section(record: Json, comparison: Comparison) -> str:
     facts = {
         "Study": f"{study.get('name', '')}, SHA-256 {record.get('study_hash', '')}",
         "Final model": str((record.get("rounds") or [{}])[-1].get("checkpoint") or "–"),
-        **_versions(record.get("versions", {})),
+        **versions_of(record.get("versions", {})),
     }
     listed_facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in _method_texts(comparison))
@@ -180,7 +181,7 @@ def methods_section(record: Json, comparison: Comparison) -> str:
 USE = "For research. Nothing here shows that a model is fit for use in patients."
 
 
-def _versions(versions: Json) -> dict[str, str]:
+def versions_of(versions: Json) -> dict[str, str]:
     """Versions of the software: one line if all sites run the same, else one per site."""
     by_site = {where: v if isinstance(v, Mapping) else versions for where, v in versions.items()}
     lines = {where: ", ".join(f"{k} {v}" for k, v in found.items()) for where, found in by_site.items()}

@@ -21,12 +21,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedai.evaluation import predict
+from fedai.evaluation import outline, predict
 from fedai.local import Cases, LocalRound, SiteModel, train_round
+from fedai.outline_score import OutlineScore
+from fedai.outlines import measure
 from fedai.score import Score
 from fedai.site_state import SiteState
 from fedai.strategies import Conditions, State
-from fedai.study import Study
+from fedai.study import Segmentation, Study
 from fedai.weights import Layout, Weights, pack
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -58,8 +60,8 @@ class Simulated:
     layout: Layout
     weights: Weights
     rounds: tuple[RoundClosed, ...]
-    scores: Mapping[str, npt.NDArray[np.float64]]  # float64 [K]: AUROC by site
-    pooled: Score
+    scores: Mapping[str, npt.NDArray[np.float64]]  # by site: AUROC, float64 [K], or mean Dice by structure
+    pooled: Score | OutlineScore
 
 
 @dataclass
@@ -90,11 +92,16 @@ class Visitor:
         state.keep(done.kept, number)
         return name, replace(done, kept={})
 
-    def score(self, job: tuple[str, Weights]) -> tuple[str, Score]:
+    def score(self, job: tuple[str, Weights]) -> tuple[str, Score | OutlineScore]:
         name, weights = job
         self.model.load(weights, SiteState(self.folder / name).before(self.study.training.rounds + 1))
-        cases = self.sites[name].cases("test")
-        scores = predict(self.model.network, cases.images, may_go_on=self.sites[name].may_go_on)
+        cases, may_go_on, task = self.sites[name].cases("test"), self.sites[name].may_go_on, self.study.task
+        if isinstance(task, Segmentation):
+            masks = cases.labels.astype(np.uint8, copy=False)
+            outlines, _ = outline(self.model.network, cases.images, masks, may_go_on=may_go_on)
+            found = measure(masks, outlines, len(task.structures), cases.spacing, task.tolerance_mm)
+            return name, OutlineScore.of(*found, cases.patients)
+        scores = predict(self.model.network, cases.images, may_go_on=may_go_on)
         thresholds = (self.study.judgement.threshold, self.study.judgement.net_benefit_at)
         return name, Score.of(scores, cases.labels, cases.patients, *thresholds)
 
@@ -149,13 +156,18 @@ def _close(
     return weights, state, closed
 
 
-def _judge(scores: Iterable[tuple[str, Score]]) -> tuple[dict[str, npt.NDArray[np.float64]], Score]:
-    """AUROC of each site, and all scores together; added up as they come."""
+def headline(score: Score | OutlineScore) -> npt.NDArray[np.float64]:
+    """AUROC [K], or mean Dice by structure."""
+    return score.histogram.auroc() if isinstance(score, Score) else score.means[:, 0]
+
+
+def _judge(scores: Iterable[tuple[str, Any]]) -> tuple[dict[str, npt.NDArray[np.float64]], Any]:
+    """The headline of each site, and all scores together; added up as they come."""
     by_site: dict[str, npt.NDArray[np.float64]] = {}
 
-    def noted() -> Iterator[Score]:
+    def noted() -> Iterator[Any]:
         for name, score in scores:
-            by_site[name] = score.histogram.auroc()
+            by_site[name] = headline(score)
             yield score
 
     pooled = functools.reduce(operator.add, noted())

@@ -15,13 +15,15 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError,
 from fedai.cohort_rules import FILTERS, CohortRules, Years
 from fedai.datause import DataUse
 from fedai.errors import ConfigError
-from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform
+from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform, task_misfits
 from fedai.strategies import FedAvg, Strategy
 from fedai.subgroups import AGE_BANDS, Variable, levels_of
 from fedai.yamlfile import Frozen, load
 
 MOST_HELD_OUT = 0.9
 NAME_PATTERN = r"[a-z][a-z0-9-]{0,40}"
+STRUCTURE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
+OUTLINED = ("empty", "outlined")
 
 
 def _is_name(text: str) -> str:
@@ -54,6 +56,47 @@ class Classification(Frozen):
         Field(min_length=2, max_length=50),
         AfterValidator(_all_different),
     ]
+
+    @property
+    def outputs(self) -> int:
+        """Logits of an image."""
+        return len(self.classes)
+
+
+class Segmentation(Frozen):
+    """Structures outlined in each image. `structures` in order; what is in none is background, and no pixel
+    is in two. `tolerance_mm`: how far two outlines may lie apart and still agree (NSD).
+    """
+
+    kind: Literal["segmentation"]
+    structures: Annotated[
+        tuple[Annotated[str, Field(pattern=STRUCTURE_PATTERN)], ...],
+        Field(min_length=1, max_length=20),
+        AfterValidator(_all_different),
+    ]
+    tolerance_mm: Annotated[float, Field(gt=0, le=100)] = 2.0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a case counts as: whether any structure is outlined in it."""
+        return OUTLINED
+
+    @property
+    def outputs(self) -> int:
+        """Logits of a pixel: the background's and one for each structure."""
+        return 1 + len(self.structures)
+
+
+def _task_kind(value: object) -> str:
+    """A task that doesn't say its kind is a classification, as there was no other at first."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "classification" if kind is None else str(kind)
+
+
+ATask = Annotated[
+    Annotated[Classification, Tag("classification")] | Annotated[Segmentation, Tag("segmentation")],
+    Discriminator(_task_kind),
+]
 
 
 class Preprocessing(Frozen):
@@ -195,7 +238,7 @@ class Study(Frozen):
         Annotated[ShortText, Tag("text")] | Annotated[Purpose, Tag("Purpose")], Discriminator(_purpose_form)
     ]
     data_use: DataUse | None = None
-    task: Classification
+    task: ATask
     sites: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000), AfterValidator(_all_different)]
     cohort: CohortRules = CohortRules()
     preprocessing: Preprocessing = Preprocessing()
@@ -222,6 +265,7 @@ class Study(Frozen):
             and sum(fractions) > MOST_HELD_OUT
         ):
             found.append((("split",), "validation and test leave under a tenth of the patients for training"))
+        found += task_misfits(data)
         cohort = data.get("cohort")
         if isinstance(cohort, dict):
             found += [(("cohort", *place), text) for place, text in CohortRules.cross_checks(cohort)]

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedai.errors import TrainingError
-from fedai.registry import Optimizer
+from fedai.registry import Loss, Optimizer, Transform
 from fedai.study import Training
-from fedai.tasks.classification import augment, build_loss, to_input
+from fedai.tasks import classification, segmentation
+from fedai.tasks.classification import to_input
 
 Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
+"""int64 [N], a class for each image; or uint8 [N, rows, columns], masks with a structure for each pixel."""
+
+
+class TaskCode(Protocol):
+    """What the loop needs of a task's module."""
+
+    def build_loss(
+        self, loss: Loss, class_counts: Sequence[int], device: torch.device, /
+    ) -> Callable[[Tensor, Tensor], Tensor]: ...
+    def augment_both(
+        self, batch: Tensor, labels: Tensor, transforms: Sequence[Transform], generator: torch.Generator, /
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def task_of(labels: Labels) -> TaskCode:
+    """The module for labels of this form."""
+    return segmentation if labels.ndim > 1 else classification
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,8 @@ def train(
     bend: Callable[[], None] = lambda: None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Trained:
-    """Train `network` in place on uint8 [N, 1, rows, columns] and int64 [N].
+    """Train `network` in place on uint8 [N, 1, rows, columns] and labels; `classes`: logits of an image, or
+    of a pixel.
 
     `before`: epochs of the same run that were trained already, for a learning rate that falls over the run.
     `bend` may change the gradients before each step, as some strategies do.
@@ -67,7 +86,7 @@ def train(
     """
     if not len(labels):
         raise TrainingError("no training case", hint="check the cohort: fedai site status")
-    counts = [int(count) for count in np.bincount(labels, minlength=classes)]
+    counts = [int(np.count_nonzero(labels == number)) for number in range(classes)]
     with torch.random.fork_rng():
         _seed_torch(seed)  # dropout draws from torch's own generator
         span = range(before, before + epochs)
@@ -98,7 +117,8 @@ def _run_epochs(
     """The loop itself."""
     device = device_of_choice()
     network.to(device).train()
-    loss_of, optimizer = build_loss(training.loss, counts, device), _optimizer(training.optimizer, network)
+    task, optimizer = task_of(labels), _optimizer(training.optimizer, network)
+    loss_of = task.build_loss(training.loss, counts, device)
     generator = torch.Generator().manual_seed(seed)
     loss_sum, rates = torch.zeros((), device=device), list[float]()
     for epoch in epochs:
@@ -108,8 +128,11 @@ def _run_epochs(
             if not may_go_on():
                 raise TrainingError("training was stopped")
             rates.append(_set_learning_rate(optimizer, training, epoch + position / len(batches)))
-            batch = augment(to_input(images[chosen], device), training.augmentation, generator)
-            loss = loss_of(network(batch), torch.from_numpy(labels[chosen]).to(device))
+            batch, wanted = to_input(images[chosen], device), torch.from_numpy(labels[chosen])
+            batch, wanted = task.augment_both(
+                batch, wanted.to(device, torch.int64), training.augmentation, generator
+            )
+            loss = loss_of(network(batch), wanted)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             bend()

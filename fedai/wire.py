@@ -20,8 +20,9 @@ from fedai.errors import RefusedByPolicy
 from fedai.heads import Head, head_fault
 from fedai.linking import calls_forms, linked_forms
 from fedai.metrics import BINS
+from fedai.outline_score import outline_forms, outline_links_forms
 from fedai.score import score_forms
-from fedai.study import Study
+from fedai.study import Segmentation, Study
 from fedai.subgroups import small_subgroups, subgroup_forms
 from fedai.weights import Layout
 
@@ -176,11 +177,17 @@ def _update_alone(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms,
 def _update(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
     arrays, metrics = _update_alone(task, study, layout)
     arrays |= study.strategy.sent(layout)
-    arrays["histogram"] = ("uint32", (comparisons(study), 2, BINS))
+    if isinstance(study.task, Segmentation):
+        structures = len(study.task.structures)
+        arrays |= {"dice": ("float64", (structures,)), "dice_cases": ("int64", (structures,))}
+    else:
+        arrays["histogram"] = ("uint32", (comparisons(study), 2, BINS))
     return arrays, {**metrics, "validation_loss": float, "validation_cases": int}
 
 
 def _score(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
+    if isinstance(study.task, Segmentation):
+        return outline_forms(len(study.task.structures)), {"cases": int, "patients": int}
     thresholds, levels = len(study.judgement.net_benefit_at), sum(map(len, study.judgement.levels.values()))
     arrays = score_forms(len(study.task.classes), thresholds) | subgroup_forms(levels, comparisons(study))
     return arrays, {"cases": int, "patients": int}
@@ -188,6 +195,9 @@ def _score(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[s
 
 def _place(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
     models, k = len(task.models), comparisons(study)
+    if isinstance(study.task, Segmentation):
+        links = outline_links_forms(len(study.task.structures), models)
+        return {**links, "marks": MARKS_FORM}, {"cases": int}
     linked = linked_forms(models, k).items()
     arrays = {f"{of}_{name}": form for of in ("pooled", "own") for name, form in linked}
     return {**arrays, **calls_forms(models, k), "marks": MARKS_FORM}, {"cases": int}
@@ -283,7 +293,7 @@ def check_task(task: Task, study: Study, layout: Layout) -> None:
     expected: ArrayForms = _weights(layout) if task.kind in ("train", "train_alone", "score") else {}
     if task.kind == "train":
         expected |= study.strategy.told(layout)
-    if task.kind == "place":
+    if task.kind == "place" and study.task.kind == "classification":
         expected = {"histograms": ("uint32", (len(task.models), k, 2, BINS))}
     if task.kind not in REPLY_OF:
         problems.append("unknown kind of task")
@@ -297,7 +307,7 @@ def check_task(task: Task, study: Study, layout: Layout) -> None:
         problems.append("odd name of a run")
     problems += _model_problems(task, study)
     unfit = _array_problems(task.arrays, Form("status", expected, {}))
-    if task.kind == "place" and not unfit:
+    if "histograms" in expected and not unfit:
         unfit = _pool_problems(task.arrays["histograms"])
     if problems or unfit:
         raise RefusedByPolicy(f"the task doesn't fit the study: {'; '.join(problems + unfit)}")

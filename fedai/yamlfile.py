@@ -209,7 +209,8 @@ def _problem(root: yaml.Node, model: type[BaseModel], error: Any) -> Problem:
         return _at(key or node, path, "no such key", _suggest(unknown, _fields_at(model, error["loc"][:-1])))
     if kind == "missing":
         return _at(node, _joined(path, error["loc"][-1]), "is missing", "add it")
-    if kind == "union_tag_not_found" or (kind == "union_tag_invalid" and not _child(node, "name")):
+    tag = "kind" if _child(node, "kind") else "name"
+    if kind == "union_tag_not_found" or (kind == "union_tag_invalid" and not _child(node, tag)):
         if not isinstance(node, yaml.MappingNode):
             return _at(node, path, "expected keys and values", "write {name: ...}")
         return _at(node, _joined(path, "name"), "is missing", "add it")
@@ -219,11 +220,11 @@ def _problem(root: yaml.Node, model: type[BaseModel], error: Any) -> Problem:
         context = error["ctx"]
         tags = [name.strip().strip("'") for name in context["expected_tags"].split(",")]
         known = [name for name in tags if name.isidentifier()]
-        name = _child(node, "name")
+        name = _child(node, tag)
         place = name[1] if name else node
         return _at(
             place,
-            f"{path}.name",
+            f"{path}.{tag}",
             f"there is no {context['tag']!r} here",
             _suggest(str(context["tag"]), known),
         )

@@ -14,6 +14,7 @@ from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedai.judgement import Judgement
+    from fedai.outline_results import OutlineComparison
     from fedai.results import Comparison
     from fedai.tables import Table
 
@@ -64,8 +65,38 @@ def compare(
         raise ConfigError("--threshold goes with --scores: a run's is fixed in its study", hint="see --help")
     if not runs:
         raise ConfigError("nothing to compare", hint="fedai compare RUN..., or --scores SITE.csv ...")
+    outlined = outlined_run(runs, home, against=against)
+    if outlined:
+        from fedai.outline_tables import tables
+
+        if margin is not None:
+            raise ConfigError("--margin is of an AUROC, which a segmentation has none of", hint="see --help")
+        shown = outlined[1]
+        emit(shown.to_json(), as_json=as_json, lines=lines_of(tables(shown)))
+        return
     comparison = compare_runs(runs, home, against=against, margin=margin)
     emit(comparison.to_json(), as_json=as_json, lines=comparison_lines(comparison))
+
+
+def outlined_run(
+    runs: list[str], home: Path, *, against: str | None = None
+) -> tuple[dict[str, Any], OutlineComparison] | None:
+    """The record and the comparison of a segmentation's run; None for runs of classifications.
+
+    Raises ConfigError for a segmentation's run among several: these are compared one by one.
+    """
+    from fedai.outline_results import compare_outlines
+    from fedai.record import check_overlap, find_run, read_outlines, read_record
+
+    folders = [find_run(run, home) for run in runs]
+    judgements = [read_outlines(folder) for folder in folders]
+    if not any(judgements):
+        return None
+    if len(runs) > 1 or judgements[0] is None:
+        raise ConfigError("runs of segmentations are compared one by one", hint="fedai compare RUN")
+    record = read_record(folders[0])
+    check_overlap(folders[0].name, record)
+    return record, compare_outlines(judgements[0], against=against)
 
 
 def compare_runs(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedai.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from fedai.outline_results import OutlineComparison
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 HERE = Path()
@@ -34,12 +37,16 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run, or of several on the same cases: one HTML file that needs nothing else."""
-    from fedai.cli.compare import joined_runs, margin_and_comparison
+    from fedai.cli.compare import joined_runs, margin_and_comparison, outlined_run
     from fedai.long_table import as_csv
     from fedai.matrix import left_out_of, matrix_of
     from fedai.record import find_run
     from fedai.report import render
 
+    outlined = outlined_run(runs, home, against=against)
+    if outlined:
+        _report_outlines(*outlined, out or find_run(runs[0], home) / "report.html", csv, as_json=as_json)
+        return
     records, judgement = joined_runs(runs, home)
     comparison = margin_and_comparison(records, judgement, against=against)
     record, *others = records.values()
@@ -52,3 +59,18 @@ def report(
     matrix = matrix_of(comparison, left_out_of(records))
     numbers = {"comparison": comparison.to_json(), "matrix": matrix.to_json()}
     emit({**told, **numbers}, as_json=as_json, lines=list(told.values()))
+
+
+def _report_outlines(
+    record: dict[str, Any], comparison: OutlineComparison, path: Path, csv: Path | None, *, as_json: bool
+) -> None:
+    """The same for a segmentation's run."""
+    from fedai.outline_report import render_outlines
+    from fedai.outline_tables import as_csv
+
+    path.write_text(render_outlines(record, comparison), encoding="utf-8")
+    told = {"report": str(path)}
+    if csv is not None:
+        csv.write_text(as_csv(comparison), encoding="utf-8")
+        told["csv"] = str(csv)
+    emit({**told, "comparison": comparison.to_json()}, as_json=as_json, lines=list(told.values()))

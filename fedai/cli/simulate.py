@@ -91,7 +91,9 @@ def _homes(study: Study, homes: list[Path], out: Path) -> Iterator[tuple[Study, 
 
 def _written(done: Simulated, study: Study, out: Path) -> dict[str, Any]:
     from fedai.checkpoint import save_checkpoint, write_whole
+    from fedai.simulate import headline
 
+    of = "dice" if study.task.kind == "segmentation" else "auroc"
     names = sorted(done.scores)
     facts = {"study": study.sha256, "round": len(done.rounds), "sites": names, "parent": ""}
     digest = save_checkpoint(out, done.weights, done.layout, **facts, cases=0)
@@ -100,8 +102,8 @@ def _written(done: Simulated, study: Study, out: Path) -> dict[str, Any]:
         "study": study.sha256,
         "strategy": study.strategy.name,
         "rounds": [asdict(closed) for closed in done.rounds],
-        "pooled_auroc": _numbers(done.pooled.histogram.auroc()),
-        "site_auroc": {name: _numbers(done.scores[name]) for name in names},
+        f"pooled_{of}": _numbers(headline(done.pooled)),
+        f"site_{of}": {name: _numbers(done.scores[name]) for name in names},
     }
     write_whole(out / "simulation.json", json.dumps(told, indent=1, allow_nan=False).encode())
     return told
@@ -112,9 +114,10 @@ def _numbers(values: Any) -> list[float | None]:
 
 
 def _lines(facts: dict[str, Any], out: Path) -> list[str]:
-    pooled = ", ".join("-" if value is None else f"{value:.3f}" for value in facts["pooled_auroc"])
-    by_site = sorted(sum(v) / len(v) for v in facts["site_auroc"].values() if None not in v)
-    lines = [f"AUROC    {pooled} (pooled)"]
+    of = "dice" if "pooled_dice" in facts else "auroc"
+    pooled = ", ".join("-" if value is None else f"{value:.3f}" for value in facts[f"pooled_{of}"])
+    by_site = sorted(sum(v) / len(v) for v in facts[f"site_{of}"].values() if None not in v)
+    lines = [f"{'Dice ' if of == 'dice' else 'AUROC'}    {pooled} (pooled)"]
     if by_site:
         worst, median, best = by_site[0], by_site[len(by_site) // 2], by_site[-1]
         lines.append(f"by site  worst {worst:.3f}, median {median:.3f}, best {best:.3f}")

@@ -64,6 +64,8 @@ def invent_sites(study: Study, number: int, cases: int, folder: Path) -> tuple[S
     """`number` sites with `cases` images in each split, and the study that names them. The pool is drawn
     into `folder`, unless it is there. Raises ConfigError where a site's cases can't hold one of each class.
     """
+    if study.task.kind != "classification":
+        raise ConfigError("invented sites have classes, no outlines", hint="simulate over homes: --home")
     classes = len(study.task.classes)
     if cases < classes:
         raise ConfigError(f"{cases} cases can't hold one of each of {classes} classes", hint="raise --cases")

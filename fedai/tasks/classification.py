@@ -1,5 +1,5 @@
-"""Image classification: builds the network and the loss that a study names, and draws augmentations on the
-batch.
+"""Image classification: its loss. Also what both tasks share: the network that a study names, images as its
+input, and augmentations, drawn on the batch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ CHANNELS = 1
 def build_network(study: Study) -> nn.Module:
     """The study's network with weights drawn from `training.seed`: the same values wherever it is built.
 
-    Input float32 [N, 1, rows, columns] as `to_input` gives, output float32 [N, C] logits.
-    Raises ConfigError where the arguments don't make a network that takes such images.
+    Input float32 [N, 1, rows, columns] as `to_input` gives, output float32 logits: [N, C], or of a
+    segmentation [N, 1 + structures, rows, columns]. Raises ConfigError where the arguments don't make a
+    network that takes such images.
     """
     with torch.random.fork_rng():
         torch.manual_seed(study.training.seed)
         try:
             build: Callable[..., nn.Module] = NETWORKS.get(study.network.name, _installed)
-            network = build(study.network, len(study.task.classes))
+            network = build(study.network, study.task.outputs)
             network = replace_batch_norm(network, study.network.normalization)
             logits: Tensor = network.eval()(torch.zeros(1, CHANNELS, *study.preprocessing.image_size))
         except (RuntimeError, ValueError, TypeError) as error:
@@ -40,9 +41,12 @@ def build_network(study: Study) -> nn.Module:
                 f"the network {study.network.name} can't be built for images of {size}: {error}",
                 hint="change network or preprocessing.image_size in the study",
             ) from None
-    if tuple(logits.shape) != (1, len(study.task.classes)):
+    pixels = study.preprocessing.image_size if study.task.kind == "segmentation" else ()
+    if tuple(logits.shape) != (1, study.task.outputs, *pixels):
+        wanted = "structure and pixel" if pixels else "class"
         raise ConfigError(
-            f"the network {study.network.name} gives {tuple(logits.shape)}, not one logit per class"
+            f"the network {study.network.name} gives {tuple(logits.shape)}, not one logit per {wanted}",
+            hint="change network or preprocessing.image_size in the study",
         )
     return network
 
@@ -111,6 +115,25 @@ def _seresnet50(network: Any, classes: int) -> nn.Module:
     )
 
 
+def _unet(network: Any, outputs: int) -> nn.Module:
+    from monai.networks.nets import UNet
+
+    return cast(
+        nn.Module,
+        UNet(
+            spatial_dims=2,
+            in_channels=CHANNELS,
+            out_channels=outputs,
+            channels=network.channels,
+            strides=network.strides,
+            num_res_units=network.num_res_units,
+            norm=network.norm,
+            dropout=network.dropout,
+            act=network.act,
+        ),
+    )
+
+
 def _installed(network: Any, classes: int) -> nn.Module:
     for point in entry_points(group=NETWORK_GROUP, name=network.name):
         try:
@@ -127,6 +150,7 @@ NETWORKS: dict[str, Callable[[Network, int], nn.Module]] = {
     "DenseNet121": _densenet121,
     "EfficientNetBN": _efficientnet,
     "SEResNet50": _seresnet50,
+    "UNet": _unet,
 }
 
 
@@ -152,8 +176,8 @@ def group_count(channels: int) -> int:
 def build_loss(
     loss: Loss, class_counts: Sequence[int], device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The study's loss over logits [N, C] and labels int64 [N]; `class_counts` are those of the training
-    cases.
+    """The study's loss over logits [N, C, ...] and labels int64 [N, ...]; `class_counts` are those of the
+    training cases, or pixels.
     """
     if loss.name == "Focal":
         from monai.losses import FocalLoss
@@ -162,6 +186,8 @@ def build_loss(
             Callable[[Tensor, Tensor], Tensor],
             _OneHot(FocalLoss(gamma=loss.gamma, use_softmax=True), len(class_counts)),
         )
+    if loss.name != "CrossEntropy":
+        raise ConfigError(f"the loss {loss.name} is not for classification", hint="change it in the study")
     weight = balanced_weights(class_counts).to(device) if loss.balanced else None
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=loss.label_smoothing)
 
@@ -204,6 +230,13 @@ def augment(batch: Tensor, transforms: Sequence[Transform], generator: torch.Gen
     return batch
 
 
+def augment_both(
+    batch: Tensor, labels: Tensor, transforms: Sequence[Transform], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Augmented images with their labels, which stay as they are."""
+    return augment(batch, transforms, generator), labels
+
+
 def _draw(batch: Tensor, generator: torch.Generator, spread: float = 1.0) -> Tensor:
     """One uniform draw in [-spread, spread] per image."""
     return (torch.rand(len(batch), generator=generator) * 2 - 1).mul_(spread).to(batch.device)
@@ -215,7 +248,8 @@ def _flip(batch: Tensor, transform: Any, generator: torch.Generator) -> Tensor:
     return torch.where(chosen.to(batch.device)[:, None, None, None], flipped, batch)
 
 
-def _affine(batch: Tensor, transform: Any, generator: torch.Generator) -> Tensor:
+def affine(batch: Tensor, transform: Any, generator: torch.Generator, mode: str = "bilinear") -> Tensor:
+    """RandAffine, with `mode` of `grid_sample`."""
     angle = _draw(batch, generator, math.radians(transform.rotation_degrees))
     zoom = 1 + _draw(batch, generator, transform.zoom_fraction)
     shift_x, shift_y = (_draw(batch, generator, 2 * transform.shift_fraction) for _ in range(2))
@@ -224,7 +258,7 @@ def _affine(batch: Tensor, transform: Any, generator: torch.Generator) -> Tensor
     grid = nn.functional.affine_grid(
         torch.stack([top, bottom], dim=1), list(batch.shape), align_corners=False
     )
-    return nn.functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+    return nn.functional.grid_sample(batch, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def _scale_intensity(batch: Tensor, transform: Any, generator: torch.Generator) -> Tensor:
@@ -240,7 +274,7 @@ def _noise(batch: Tensor, transform: Any, generator: torch.Generator) -> Tensor:
 
 TRANSFORMS: dict[str, Callable[[Tensor, Any, torch.Generator], Tensor]] = {
     "RandFlip": _flip,
-    "RandAffine": _affine,
+    "RandAffine": affine,
     "RandScaleIntensity": _scale_intensity,
     "RandGaussianNoise": _noise,
 }

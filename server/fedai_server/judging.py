@@ -6,8 +6,9 @@ import functools
 import json
 import logging
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +17,14 @@ from fedai.checkpoint import load_checkpoint, write_whole
 from fedai.errors import FederationError
 from fedai.judgement import Judgement, Subgroups, pool_histogram
 from fedai.linking import JointCalls, Linked
+from fedai.outline_judgement import OutlineJudgement
+from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.score import Score
+from fedai.study import Segmentation
 from fedai.subgroups import Subgroup, read_subgroups
 from fedai.weights import Weights, applied
 from fedai.wire import Reply, read_marks
-from fedai_server.rounds import absent_of, same_task, told_of
+from fedai_server.rounds import Asked, absent_of, same_task, told_of
 
 if TYPE_CHECKING:
     from fedai_server.server_app import Conduct
@@ -58,13 +62,17 @@ def judge(run: Conduct, models: dict[str, Weights]) -> None:
     """
     left_out = {fact["site"]: fact["why"] for _, _, fact in run.runs.facts(run.name, "site_left_out")}
     judges = [site for site in run.sites if site not in left_out]  # a pool may only get smaller
-    scores: dict[str, dict[str, Score]] = {site: {} for site in judges}
+    scores: dict[str, dict[str, Any]] = {site: {} for site in judges}
     subgroups: dict[str, dict[str, tuple[Subgroup, ...]]] = {site: {} for site in judges}
     number = sum(map(len, run.study.judgement.levels.values()))
+    is_outlined = isinstance(run.study.task, Segmentation)
     absent: dict[str, str] = {}
     for model, weights in models.items():
 
         def fold(site: str, reply: Reply, model: str = model) -> None:
+            if is_outlined:
+                scores[site][model] = OutlineScore.from_arrays(reply.arrays)
+                return
             score = Score.from_arrays(reply.arrays)
             subgroups[site][model] = tuple(read_subgroups(reply.arrays, number, score.calls.threshold))
             scores[site][model] = score
@@ -76,7 +84,10 @@ def judge(run: Conduct, models: dict[str, Weights]) -> None:
     _leave_out(run, absent)
     left_out = {**left_out, **absent}
     _require_quorum(run, len(complete), "scored every model", left_out)
-    _link(run, complete, tuple(models), left_out, subgroups if number else {})
+    if is_outlined:
+        _link_outlines(run, complete, tuple(models), left_out)
+    else:
+        _link(run, complete, tuple(models), left_out, subgroups if number else {})
 
 
 def _leave_out(run: Conduct, absent: dict[str, str]) -> None:
@@ -108,10 +119,7 @@ def _link(
         answers, absent = _ask_to_place(run, scores, models)
         if not absent:
             break
-        _leave_out(run, absent)
-        left_out = {**left_out, **absent}
-        scores = {site: by_model for site, by_model in scores.items() if site not in absent}
-        _require_quorum(run, len(scores), "linked the models", left_out)
+        scores, left_out = _without(run, scores, absent, left_out)
     linked = [answer.pooled for answer in answers.values()]
     judgement = Judgement(
         models,
@@ -129,6 +137,40 @@ def _link(
     write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
 
 
+def _without(
+    run: Conduct, scores: dict[str, Any], absent: dict[str, str], left_out: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The scores without sites that didn't answer, and all that are left out. Raises FederationError."""
+    _leave_out(run, absent)
+    left_out = {**left_out, **absent}
+    scores = {site: by_model for site, by_model in scores.items() if site not in absent}
+    _require_quorum(run, len(scores), "linked the models", left_out)
+    return scores, left_out
+
+
+def _link_outlines(
+    run: Conduct,
+    scores: dict[str, dict[str, OutlineScore]],
+    models: tuple[str, ...],
+    left_out: dict[str, str],
+) -> None:
+    """Ask for what links the outlines; nothing is pooled for it, so nobody has to be asked again."""
+    task, answers = run.study.task, dict[str, OutlineLinks]()
+    marks: dict[str, dict[str, str]] = {}
+    assert isinstance(task, Segmentation)
+
+    def fold(site: str, reply: Reply) -> None:
+        answers[site] = OutlineLinks.from_arrays(reply.arrays)
+        marks[site] = read_marks(reply.arrays["marks"])
+
+    absent = absent_of(_place(run, list(scores), fold, models=models))
+    if absent:
+        scores, left_out = _without(run, scores, absent, left_out)
+    facts = task.structures, task.tolerance_mm
+    judgement = OutlineJudgement(models, *facts, scores, answers, marks, left_out)
+    write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
+
+
 @dataclass(frozen=True)
 class _Answer:
     """What a site answered to the linking."""
@@ -142,7 +184,6 @@ class _Answer:
 def _ask_to_place(
     run: Conduct, scores: dict[str, dict[str, Score]], models: tuple[str, ...]
 ) -> tuple[dict[str, _Answer], dict[str, str]]:
-    run.wait_while_paused()
     pooled = np.stack([pool_histogram(scores, model).to_arrays()["histogram"] for model in models])
     answers: dict[str, _Answer] = {}
 
@@ -151,11 +192,17 @@ def _ask_to_place(
         marks = read_marks(reply.arrays["marks"])
         answers[site] = _Answer(pooled, own, JointCalls.from_arrays(reply.arrays), marks)
 
-    task = run.task("place", models=models, arrays={"histograms": pooled})
-    patience = run.patience(len(scores), least=run.study.rounds.quorum)
-    asked = run.post.ask(same_task(task, list(scores)), patience, fold)
-    run.go_on_or_raise()
+    asked = _place(run, list(scores), fold, models=models, arrays={"histograms": pooled})
     return answers, absent_of(asked)
+
+
+def _place(run: Conduct, sites: list[str], fold: Callable[[str, Reply], None], **facts: Any) -> Asked:
+    """Ask all of these sites what links the models."""
+    run.wait_while_paused()
+    patience = run.patience(len(sites), least=run.study.rounds.quorum)
+    asked = run.post.ask(same_task(run.task("place", **facts), sites), patience, fold)
+    run.go_on_or_raise()
+    return asked
 
 
 def _linked_in(reply: Reply, of: str) -> Linked:

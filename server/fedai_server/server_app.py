@@ -37,7 +37,7 @@ from fedai.checkpoint import (
 )
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.heads import Head, contradiction
-from fedai.metrics import ScoreHistogram
+from fedai.metrics import ScoreHistogram, ratio
 from fedai.strategies import Conditions, State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
@@ -359,16 +359,24 @@ class Conduct:
 
 def _training_facts(reply: Reply) -> dict[str, Any]:
     cases = int(reply.metrics["validation_cases"])
-    auroc = ScoreHistogram.from_arrays(reply.arrays).auroc()
     return {
         "cases": int(reply.metrics["cases"]),
         "train_loss": float(reply.metrics["train_loss"]),
         "validation": {
             "loss": float(reply.metrics["validation_loss"]) if cases else None,
-            "auroc": [None if np.isnan(value) else float(value) for value in auroc],
+            **_validation(reply),
             "cases": cases,
         },
     }
+
+
+def _validation(reply: Reply) -> dict[str, list[float | None]]:
+    """AUROC of each comparison, or mean Dice of each structure, of the validation cases."""
+    if "dice" in reply.arrays:
+        name, values = "dice", ratio(reply.arrays["dice"], reply.arrays["dice_cases"])
+    else:
+        name, values = "auroc", ScoreHistogram.from_arrays(reply.arrays).auroc()
+    return {name: [None if np.isnan(value) else float(value) for value in values]}
 
 
 def _round_facts(

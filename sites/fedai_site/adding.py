@@ -18,14 +18,16 @@ from fedai_site import intake
 from fedai_site.archives import SUFFIX
 from fedai_site.catalogue import Catalogue, Record, SourceFile
 from fedai_site.consents import Consents
-from fedai_site.deidentify.objects import Settings, names_of
+from fedai_site.deidentify.objects import Settings, deidentifier, names_of
 from fedai_site.deidentify.output import Job, as_data_error
 from fedai_site.deidentify.profile import BASIC, Profile
 from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.run import Ran, run
 from fedai_site.deidentify.state import State, Written
+from fedai_site.deidentify.takeover import take
 from fedai_site.inbox import open_inbox
 from fedai_site.labels import CONSENSUS, READER, Label, LabelRow, LabelTable, read_labels
+from fedai_site.masks import Masks
 from fedai_site.quarantine import Reason
 from fedai_site.sources import Inbox, Source
 from fedai_site.traits import VERSION, traits_of
@@ -37,11 +39,12 @@ CLEAN, PRIVATE = "clean", "deid"
 
 @dataclass(frozen=True)
 class Added:
-    """What became of a folder: found = written + already + duplicates + the sum of quarantined.
+    """What became of a folder: found = written + already + duplicates + masks + the sum of quarantined.
 
     `already` were written by an earlier run. `split_patients`: see `Ran`. `labelled` counts all objects of
     the catalogue that have a label now; `unknown_labels` are the lines of the label file that no usable
-    object answers to (nothing of them is kept).
+    object answers to (nothing of them is kept). `masks`: files whose outlines were taken over; `masked`:
+    images that have a mask now.
     """
 
     found: int
@@ -54,11 +57,14 @@ class Added:
     unlabelled: int
     label_rows: int
     unknown_labels: tuple[int, ...]
+    masks: int = 0
+    masked: int = 0
 
 
 class Chosen(TypedDict, total=False):
     """How files are cleaned. `pixels`: also search them for text and remove faces from head volumes, or
-    quarantine. `engine`: where: processes of this machine, ray or dask.
+    quarantine. `engine`: where: processes of this machine, ray or dask. `structures`: names in segmentations
+    and structure sets -> the structures that they are here; no other name is kept.
     """
 
     profile: Profile
@@ -66,6 +72,7 @@ class Chosen(TypedDict, total=False):
     engine: str
     processes: int | None
     progress: Progress | None
+    structures: Mapping[str, str]
 
 
 def add_data(home: Path, folder: Path, labels: Path | None, **chosen: Unpack[Chosen]) -> Added:
@@ -114,18 +121,23 @@ def _add(home: Path, folder: Path, source: Source | None, labels: Path | None, c
         with Catalogue(home / "catalogue.sqlite") as catalogue:
             catalogue.use_key(names.key_id)
             progress = chosen.get("progress")
-            ran = run(job, source=source, engine=engine, processes=processes, progress=progress)
+            last = partial(take, home, deidentifier(settings), chosen.get("structures", {}), barred)
+            ran = run(job, source=source, engine=engine, processes=processes, progress=progress, last=last)
             with State(job.private) as state:
                 state.conceal(str(Reason.WITHDRAWN), lambda path: names.label_key("path", str(path)))
                 recatalogue(catalogue, state)
             unknown = _add_labels(catalogue, names, table) if table else ()
             has_label = catalogue.count_labelled()
+        with Masks(home / "catalogue.sqlite") as known:
+            masked = len(known.all())
     except (OSError, sqlite3.OperationalError) as error:
         raise as_data_error(error) from error
-    return _added(ran, has_label, len(table.rows) if table else 0, unknown)
+    return _added(ran, has_label, len(table.rows) if table else 0, unknown, masked)
 
 
-def _added(ran: Ran, has_label: Mapping[bool, int], rows: int, unknown: tuple[int, ...]) -> Added:
+def _added(
+    ran: Ran, has_label: Mapping[bool, int], rows: int, unknown: tuple[int, ...], masked: int
+) -> Added:
     return Added(
         found=ran.found,
         written=ran.written,
@@ -137,6 +149,8 @@ def _added(ran: Ran, has_label: Mapping[bool, int], rows: int, unknown: tuple[in
         unlabelled=has_label.get(False, 0),
         label_rows=rows,
         unknown_labels=unknown,
+        masks=ran.masks,
+        masked=masked,
     )
 
 

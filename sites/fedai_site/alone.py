@@ -55,7 +55,7 @@ def _train(
         images,
         labels,
         study.training,
-        classes=len(study.task.classes),
+        classes=study.task.outputs,
         epochs=study.training.rounds * study.training.local_epochs,
         seed=seed_of(study.training.seed, *names, "alone"),
         may_go_on=lambda: may_go_on() and all(bench.is_current() for bench in benches),

@@ -120,7 +120,7 @@ def _marked(terms: Terms, by: str, at: str) -> dict[str, object]:
 def case_marks(cohort: Cohort) -> list[str]:
     """A keyless digest of each case with its file, patient, label and split: a cohort's snapshot, sorted."""
     return sorted(
-        hashlib.sha256(repr((case.id, case.sha256, case.patient, case.label, split)).encode()).hexdigest()[
+        hashlib.sha256(repr((case.id, case.content, case.patient, case.label, split)).encode()).hexdigest()[
             :32
         ]
         for split, cases in cohort.splits.items()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedai.errors import DataError
+from fedai_site.masks import Mask, is_intact, read_labels
 
 if TYPE_CHECKING:
     from fedai.study import Preprocessing
@@ -42,6 +43,34 @@ def load(home: Path, cases: Sequence[Case], preprocessing: Preprocessing) -> NDA
     for number, case in enumerate(cases):
         images[number, 0] = _image(folder / case.patient, case, preprocessing)
     return images
+
+
+def load_masks(
+    home: Path, cases: Sequence[Case], preprocessing: Preprocessing, structures: Sequence[str]
+) -> NDArray[np.uint8]:
+    """uint8 [cases, rows, columns], `structures` as 1, 2 ..., as `load` gives the images.
+
+    Raises DataError if a mask is missing or isn't the one that was catalogued.
+    """
+    masks = np.empty((len(cases), *preprocessing.image_size), dtype=np.uint8)
+    folder = folder_of(home, preprocessing)
+    for number, case in enumerate(cases):
+        assert case.mask is not None
+        (folder / case.patient).mkdir(parents=True, exist_ok=True)
+        ours = [structures.index(name) + 1 if name in structures else 0 for name in case.mask.structures]
+        labels = np.array([0, *ours], dtype=np.uint8)
+        masks[number] = labels[_labels(home, folder / case.patient, case, case.mask, preprocessing)]
+    return masks
+
+
+def spacing_of(cases: Sequence[Case], preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """mm between rows and between columns once a case's mask has the study's size, float64 [cases, 2]."""
+    found = np.zeros((len(cases), 2))
+    for number, mask in enumerate(case.mask for case in cases):
+        if mask is not None:
+            height, width = placed(mask.size, preprocessing.image_size)[:2]
+            found[number] = np.array(mask.spacing) * np.array(mask.size) / (height, width)
+    return found
 
 
 def folder_of(home: Path, preprocessing: Preprocessing) -> Path:
@@ -87,19 +116,37 @@ def _image(folder: Path, case: Case, preprocessing: Preprocessing) -> NDArray[np
     return image
 
 
+def _labels(
+    home: Path, folder: Path, case: Case, mask: Mask, preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """A mask in the study's size, with the labels that it has here."""
+    path = home / mask.path
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _changed(path, "mask is missing") from error
+    facts = f"mask/{case.id}/{mask.sha256}/{stat.st_size}/{stat.st_mtime_ns}"
+    cached = folder / f"{sha256(facts.encode()).hexdigest()[:40]}.npy"
+    found = _read(cached, preprocessing.image_size)
+    if found is None:
+        if not is_intact(home, mask):
+            raise _changed(path, "mask isn't the one that was catalogued")
+        found = fit_labels(read_labels(path), preprocessing.image_size)
+        _write(cached, found)
+    return found
+
+
 def _key(case: Case) -> str:
     """Changes with the clean file: its catalogued hash, and the size and time of what lies on disk."""
     try:
         stat = case.path.stat()
     except OSError as error:
-        raise _changed(case, "is missing") from error
+        raise _changed(case.path, "clean file is missing") from error
     return sha256(f"{case.id}/{case.sha256}/{stat.st_size}/{stat.st_mtime_ns}".encode()).hexdigest()[:40]
 
 
-def _changed(case: Case, what: str) -> DataError:
-    return DataError(
-        f"a clean file {what}", where=str(case.path), hint="run `fedai site add-data` again on its source"
-    )
+def _changed(path: Path, what: str) -> DataError:
+    return DataError(f"a {what}", where=str(path), hint="run `fedai site add-data` again on its source")
 
 
 def _pixels(case: Case) -> NDArray[np.float32]:
@@ -107,7 +154,7 @@ def _pixels(case: Case) -> NDArray[np.float32]:
 
     data = case.path.read_bytes()
     if sha256(data).hexdigest() != case.sha256:
-        raise _changed(case, "isn't the one that was catalogued")
+        raise _changed(case.path, "clean file isn't the one that was catalogued")
     return intake.decode(data)
 
 
@@ -148,15 +195,30 @@ def prepare(image: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray
 
 def fit(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Scale float32 [h, w] into [rows, columns] by area averaging, aspect ratio kept, the rest 0, centred."""
-    rows, columns = size
-    scale = min(rows / image.shape[0], columns / image.shape[1])
-    height = min(rows, max(1, round(image.shape[0] * scale)))
-    width = min(columns, max(1, round(image.shape[1] * scale)))
+    height, width, top, left = placed((image.shape[0], image.shape[1]), size)
     small = _overlaps(image.shape[0], height) @ image @ _overlaps(image.shape[1], width).T
     out = np.zeros(size, dtype=np.float32)
-    top, left = (rows - height) // 2, (columns - width) // 2
     out[top : top + height, left : left + width] = small
     return out
+
+
+def fit_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """As `fit`, for labels uint8 [h, w]: each pixel takes that of the pixel which its centre is in."""
+    height, width, top, left = placed((labels.shape[0], labels.shape[1]), size)
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for old, new in zip(labels.shape, (height, width), strict=True)
+    )
+    out = np.zeros(size, dtype=np.uint8)
+    out[top : top + height, left : left + width] = labels[np.ix_(rows, columns)]
+    return out
+
+
+def placed(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Height, width, top and left that a picture of `shape` has in one of `size`."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (min(size[n], max(1, round(shape[n] * scale))) for n in (0, 1))
+    return height, width, (size[0] - height) // 2, (size[1] - width) // 2
 
 
 @lru_cache(maxsize=64)

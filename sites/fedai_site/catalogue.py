@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS withdrawn_images (  -- keyed hashes of pixels: nobody
 );
 CREATE TABLE IF NOT EXISTS sources (   -- stays here: paths may name patients
     path BLOB PRIMARY KEY,
-    state TEXT NOT NULL                -- WRITTEN, DUPLICATE, or the reason of the quarantine
+    state TEXT NOT NULL                -- WRITTEN, DUPLICATE, MASK, or the reason of the quarantine
 );
 """
 MIGRATIONS = {
@@ -118,7 +118,7 @@ SELECT r.kind, r.key, r.reader, r.source, r.label FROM readings r JOIN objects o
     ELSE o.patient_key END
 ORDER BY r.kind DESC, r.reader
 """
-WRITTEN, DUPLICATE = "WRITTEN", "DUPLICATE"
+WRITTEN, DUPLICATE, MASK = "WRITTEN", "DUPLICATE", "MASK"
 KEY_COLUMNS = {"PatientID": "patient_key", "AccessionNumber": "accession_key", "SOPInstanceUID": "object_key"}
 
 
@@ -339,7 +339,9 @@ class Catalogue:
         return {bool(has): number for has, number in self._connection.execute(COUNTED)}
 
     def states(self) -> Counter[str]:
-        """How many source files ended in each state: WRITTEN, DUPLICATE, or a reason of the quarantine."""
+        """How many source files ended in each state: WRITTEN, DUPLICATE, MASK, or a reason of the
+        quarantine.
+        """
         return Counter(
             dict(self._connection.execute("SELECT state, count(*) FROM sources GROUP BY state").fetchall())
         )
@@ -350,7 +352,8 @@ class Catalogue:
         For eyes inside the hospital only: paths may name patients.
         """
         rows = self._connection.execute(
-            "SELECT path, state FROM sources WHERE state NOT IN (?, ?) ORDER BY path", (WRITTEN, DUPLICATE)
+            "SELECT path, state FROM sources WHERE state NOT IN (?, ?, ?) ORDER BY path",
+            (WRITTEN, DUPLICATE, MASK),
         )
         return [(Path(os.fsdecode(path)), state) for path, state in rows]
 

@@ -126,7 +126,8 @@ def check(
     from fedai.study import read_study
     from fedai_site.quality import findings
 
-    classes = read_study(study).task.classes if study else ()
+    task = read_study(study).task if study else None
+    classes = task.classes if task and task.kind == "classification" else ()
     found = findings(_entries(home), classes)
     lines = []
     for one in found:

@@ -49,6 +49,12 @@ def add_data(
     new_only: Annotated[
         bool, typer.Option("--new-only", help="With --dicomweb: nothing that came before.")
     ] = False,
+    structure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=structure", help="Take outlines named so in SEG and RTSTRUCT files; repeat it."
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option(help="processes, ray or dask.")] = "processes",
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +72,9 @@ def add_data(
         raise ConfigError("--filter and --new-only go with --dicomweb", hint="fedai site add-data --help")
     if every is not None and not inbox:
         raise ConfigError("--every goes with --inbox", hint="fedai site add-data --help")
-    chosen: Chosen = {"pixels": pixels, "engine": engine}
+    from fedai_site.masks import parse_structures
+
+    chosen: Chosen = {"pixels": pixels, "engine": engine, "structures": parse_structures(structure or [])}
     if dicomweb is not None:
         _fetch(site, dicomweb, matching or [], new_only, labels, chosen, as_json)
     elif inbox:
@@ -129,8 +137,10 @@ def _added_lines(added: Added) -> list[str]:
         ("there already", added.already),
         ("duplicates", added.duplicates),
         *((f"quarantined: {reason}", count) for reason, count in added.quarantined.items()),
+        *((("outlines taken over", added.masks),) if added.masks else ()),
         ("with a label", added.labelled),
         ("without a label", added.unlabelled),
+        *((("with a mask", added.masked),) if added.masked else ()),
     ]
     lines = [*table(("files", "number"), rows), *split_lines(added.split_patients)]
     if added.unknown_labels:

@@ -26,10 +26,10 @@ from fedai.linking import JointCalls, Linked
 from fedai.metrics import Mean, ScoreHistogram
 from fedai.score import Score
 from fedai.site_state import ALONE, SiteState
-from fedai.study import Study
+from fedai.study import Segmentation, Study
 from fedai.subgroups import Subgroup, subgroup_arrays
 from fedai.wire import Arrays, Metrics, Reply, Task
-from fedai_site import cache, cohort
+from fedai_site import cache, cohort, outlining
 from fedai_site.consents import rights_now
 from fedai_site.groups import tell_groups
 from fedai_site.home import SiteHome
@@ -47,6 +47,7 @@ IMAGES_OF: dict[wire.TaskKind, tuple[str, ...]] = {
     "score": ("test",),
     "place": (),
 }
+IN_HAND = ("_images", "_masks", "_tripwires")  # what is kept of the cohort's cases
 LOOK = "see `fedai site status HOME --study STUDY.yaml`"
 
 app = ClientApp()
@@ -113,7 +114,7 @@ class Bench:
         """Let go of cases whose consent was withdrawn, has ended, or was changed to other uses."""
         now = rights_now(self.home.folder)
         if not self.is_current():
-            self.__dict__ |= {"cohort": self._allowed(), "rights": now, "_images": {}, "_tripwires": {}}
+            self.__dict__ |= {"cohort": self._allowed(), "rights": now} | {name: {} for name in IN_HAND}
 
     def check_rights(self) -> None:
         """At the door. Raises TrainingError where what is about to leave used a case that may not be used."""
@@ -138,10 +139,10 @@ class Bench:
     def _tellable(self, split: str, cases: tuple[cohort.Case, ...]) -> tuple[cohort.Case, ...]:
         return withhold(self.home.catalogue, split, cases, self.permit.minimum_cell)
 
-    def _remember(self, split: str, told: tuple[cohort.Case, ...]) -> None:
+    def remember(self, split: str, told: tuple[cohort.Case, ...]) -> None:
         remember(self.home.catalogue, split, self._wanted[split], told, self.permit.minimum_cell)
 
-    def _still(self) -> bool:
+    def may_still(self) -> bool:
         return self.may_go_on() and self.is_current()
 
     def _answer(self, task: Task, run_id: int) -> Reply:
@@ -222,8 +223,24 @@ class Bench:
             kept[kind] = lay([self.images(split) for split in splits])
         return kept.get(kind)
 
-    def labels(self, split: str) -> npt.NDArray[np.int64]:
-        return np.array([case.label for case in self.cohort.splits[split]], dtype=np.int64)
+    def labels(self, split: str) -> npt.NDArray[Any]:
+        """int64 [N]; of a segmentation masks, uint8 [N, rows, columns], read once and then kept."""
+        cases, task = self.cohort.splits[split], self.study.task
+        if not isinstance(task, Segmentation):
+            return np.array([case.label for case in cases], dtype=np.int64)
+        kept: dict[str, npt.NDArray[np.uint8]] = self.__dict__.setdefault("_masks", {})
+        if split not in kept:
+            facts = self.study.preprocessing, task.structures
+            kept[split] = cache.load_masks(self.home.folder, cases, *facts)
+        return kept[split]
+
+    def cases(self, split: str) -> Any:
+        """fedai.local.Cases of a split."""
+        from fedai.local import Cases
+
+        own = self.cohort.splits[split]
+        spacing = cache.spacing_of(own, self.study.preprocessing)
+        return Cases(self.images(split), self.labels(split), tuple(self.patients(split)), spacing)
 
     def patients(self, split: str) -> list[str]:
         return [case.patient for case in self.cohort.splits[split]]
@@ -231,7 +248,7 @@ class Bench:
     def _check_cohort(self, task: Task) -> None:
         """Raise where there are too few patients for what is asked. `ready` looks at the data anew."""
         if task.kind == "ready":
-            for stale in ("cohort", "_images", "_tripwires"):
+            for stale in ("cohort", *IN_HAND):
                 self.__dict__.pop(stale, None)
         if not self.cohort.flow["eligible"]:
             raise DataError("no case of this site is eligible", hint=LOOK)
@@ -252,7 +269,7 @@ class Bench:
         classes = len(self.study.task.classes)
         told = [self._tellable(split, self.cohort.splits[split]) for split in wire.SPLITS]
         for split, cases_told in zip(wire.SPLITS, told, strict=True):
-            self._remember(split, cases_told)
+            self.remember(split, cases_told)
         patients = [len({case.patient for case in cases}) for cases in told]
         labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
         cases = [np.bincount(of, minlength=classes) for of in labels]
@@ -264,25 +281,32 @@ class Bench:
         return {
             "split_patients": np.array(patients, dtype=np.int64),
             "split_cases": np.stack(cases).astype(np.int64),
-            "marks": self._marks(),
+            "marks": self.marks(),
         }, metrics
 
-    def _marks(self) -> npt.NDArray[np.uint8]:
+    def marks(self) -> npt.NDArray[np.uint8]:
         return marks_of(self.home.pseudonym_key.read_bytes(), self.cohort, self.study)
 
     def _train(self, task: Task) -> tuple[Arrays, Metrics]:
-        from fedai.evaluation import cross_entropy
-
         self._load(task)
-        scores, labels = self._predict("validation"), self.labels("validation")
-        self._remember("validation", self.cohort.splits["validation"])
-        loss = Mean.of(cross_entropy(scores, labels))
+        told, losses = self._validate()
+        self.remember("validation", self.cohort.splits["validation"])
+        loss = Mean.of(losses)
         arrays, metrics = self._train_round(task)
         validation = {
             "validation_loss": loss.value if loss.weight else 0.0,
             "validation_cases": int(loss.weight),
         }
-        return {**arrays, **ScoreHistogram.of(scores, labels).to_arrays()}, {**metrics, **validation}
+        return {**arrays, **told}, {**metrics, **validation}
+
+    def _validate(self) -> tuple[Arrays, npt.NDArray[np.float64]]:
+        """What is told of the network on the validation cases, and each one's loss."""
+        from fedai.evaluation import cross_entropy
+
+        if isinstance(self.study.task, Segmentation):
+            return outlining.validate(self)
+        scores, labels = self._predict("validation"), self.labels("validation")
+        return ScoreHistogram.of(scores, labels).to_arrays(), cross_entropy(scores, labels)
 
     def _train_round(self, task: Task) -> tuple[Arrays, Metrics]:
         from fedai.local import train_round
@@ -293,38 +317,33 @@ class Bench:
             Weights.of(dict(task.arrays)),
             task.arrays,
             self._kept(task),
-            self._training_cases(),
+            self.cases("train"),
             site=self.home.settings.name,
             number=task.round,
-            may_go_on=self._still,
+            may_go_on=self.may_still,
         )
         self.state.keep(done.kept, task.round)
         return {**done.update.arrays(), **done.beside}, _told(done.trained)
 
-    def _training_cases(self) -> Any:
-        from fedai.local import Cases
-
-        return Cases(self.images("train"), self.labels("train"))
-
     def _predict(self, split: str) -> npt.NDArray[np.float64]:
         from fedai.evaluation import predict
 
-        return predict(self.model.network, self.images(split), may_go_on=self._still)
+        return predict(self.model.network, self.images(split), may_go_on=self.may_still)
 
     def _train_alone(self, task: Task) -> tuple[Arrays, Metrics]:
         from fedai.training import seed_of, train
         from fedai.weights import difference, pack
 
-        start, cases, training = self._load(task), self._training_cases(), self.study.training
+        start, cases, training = self._load(task), self.cases("train"), self.study.training
         trained = train(
             self.model.network,
             cases.images,
             cases.labels,
             training,
-            classes=len(self.study.task.classes),
+            classes=self.study.task.outputs,
             epochs=training.local_epochs * training.rounds,
             seed=seed_of(training.seed, self.home.settings.name, task.kind, task.round),
-            may_go_on=self._still,
+            may_go_on=self.may_still,
         )
         if self.model.keeps_layers:
             self.state.keep(self.model.own_arrays(), ALONE)
@@ -332,10 +351,13 @@ class Bench:
 
     def _score(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
         self._load(task)
+        if isinstance(self.study.task, Segmentation):
+            kept.mkdir(parents=True, exist_ok=True)
+            return outlining.score(self, _scores_in(kept, task.model))
         scores = self._predict("test")
         kept.mkdir(parents=True, exist_ok=True)
         np.save(_scores_in(kept, task.model), scores)
-        self._remember("test", self.cohort.splits["test"])
+        self.remember("test", self.cohort.splits["test"])
         patients, asked = self.patients("test"), self.study.judgement
         thresholds = (asked.threshold, asked.net_benefit_at)
         score = Score.of(scores, self.labels("test"), patients, *thresholds)
@@ -355,6 +377,8 @@ class Bench:
         return subgroup_arrays([Subgroup.of(*part, asked.threshold) for part in cut])
 
     def _place(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
+        if isinstance(self.study.task, Segmentation):
+            return outlining.link(self, [_kept_scores(kept, model) for model in task.models])
         labels, patients = self.labels("test"), self.patients("test")
         scores = [_kept_scores(kept, model) for model in task.models]
         pooled = [ScoreHistogram.from_arrays({"histogram": counts}) for counts in task.arrays["histograms"]]
@@ -366,7 +390,7 @@ class Bench:
             linked = Linked.of(scores, histograms, labels, patients, seed)
             arrays = {**arrays, **{f"{of}_{name}": array for name, array in linked.to_arrays().items()}}
         calls = JointCalls.of(scores, labels, patients, self.study.judgement.threshold, seed)
-        return {**arrays, **calls.to_arrays(), "marks": self._marks()}, {"cases": len(labels)}
+        return {**arrays, **calls.to_arrays(), "marks": self.marks()}, {"cases": len(labels)}
 
 
 def _told(trained: Any) -> Metrics:

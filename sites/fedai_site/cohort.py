@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedai.cohort_rules import FILTERS
 from fedai.errors import DataError
+from fedai.study import OUTLINED, Segmentation
 from fedai.wire import FLOW
-from fedai_site.catalogue import DUPLICATE, WRITTEN, Catalogue, LabelledObject
+from fedai_site.catalogue import DUPLICATE, MASK, WRITTEN, Catalogue, LabelledObject
 from fedai_site.consents import EXPIRED, NO_CONSENT, SCOPE, WITHDRAWN, Consents
+from fedai_site.masks import Mask, Masks
 from fedai_site.quarantine import Reason
 from fedai_site.traits import UNKNOWN, Traits
 
@@ -38,7 +40,8 @@ PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 @dataclass(frozen=True)
 class Case:
     """One labelled image: its id and its patient's pseudonym, the class index, the clean file and that file's
-    SHA-256. `traits` are not what a case is known by: they may be read anew.
+    SHA-256. Of a segmentation its mask, and by structure whether that is there: 2 * number + 1 if so. `traits`
+    are not what a case is known by: they may be read anew.
     """
 
     id: str
@@ -46,7 +49,19 @@ class Case:
     label: int
     path: Path
     sha256: str
+    mask: Mask | None = None
+    parts: tuple[int, ...] = ()
     traits: Traits = field(default=UNKNOWN, compare=False, repr=False)
+
+    @property
+    def content(self) -> str:
+        """What changes with the image or its mask."""
+        return f"{self.sha256}/{self.mask.sha256}" if self.mask else self.sha256
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """What few patients may have in common: the class, or each structure's being there or not."""
+        return self.parts or (self.label,)
 
 
 @dataclass(frozen=True)
@@ -83,12 +98,18 @@ def select(home: Path, study: Study, *, consent_required: bool = False) -> Cohor
     """
     with Consents(home) as consents:
         objections = consents.objections(study, required=consent_required)
+    masks = _masks(home, study)
     with Catalogue(home / "catalogue.sqlite") as catalogue:
         states, entries = catalogue.states(), catalogue.labelled()
+        del states[MASK]  # files of outlines are no images
+        if isinstance(study.task, Segmentation):
+            entries = [_masked(entry, masks.get(entry.id)) for entry in entries]
         _check_evidence(entries)
         reasons = [objections.get(entry.patient) or _reason(entry, study) for entry in entries]
         cases = [
-            _case(home, entry, study) for entry, reason in zip(entries, reasons, strict=True) if not reason
+            _case(home, entry, study, masks.get(entry.id))
+            for entry, reason in zip(entries, reasons, strict=True)
+            if not reason
         ]
         splits = _splits(catalogue, cases, study)
     quarantined = {state: n for state, n in sorted(states.items()) if state not in TAKEN}
@@ -157,9 +178,27 @@ def filtered_by(traits: Traits, rules: CohortRules) -> Iterator[str]:
             yield name
 
 
-def _case(home: Path, entry: LabelledObject, study: Study) -> Case:
+def _masks(home: Path, study: Study) -> dict[str, Mask]:
+    """Clean SOP Instance UID -> mask, of those that speak of all of the study's structures."""
+    if not isinstance(study.task, Segmentation):
+        return {}
+    wanted = set(study.task.structures)
+    with Masks(home / "catalogue.sqlite") as masks:
+        return {image: mask for image, mask in masks.all().items() if wanted <= set(mask.structures)}
+
+
+def _masked(entry: LabelledObject, mask: Mask | None) -> LabelledObject:
+    """What an image's mask makes of it: labelled by whether anything is outlined, or unlabelled."""
+    return replace(entry, label=None if mask is None else OUTLINED[bool(mask.present)], ambiguous=0)
+
+
+def _case(home: Path, entry: LabelledObject, study: Study, mask: Mask | None) -> Case:
+    if isinstance(study.task, Segmentation) and mask is not None:
+        there = [name in mask.present for name in study.task.structures]
+        parts = tuple(2 * number + is_there for number, is_there in enumerate(there))
+        return Case(entry.id, entry.patient, int(any(there)), home / entry.path, entry.sha256, mask, parts)
     label = study.task.classes.index(entry.label or "")
-    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256, entry.traits)
+    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256, traits=entry.traits)
 
 
 def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[str, tuple[Case, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 from fedai.errors import ConfigError
 from fedai_site.catalogue import Catalogue, LabelledObject
 from fedai_site.labels import Reading
+from fedai_site.masks import Mask, Masks
 
 UNKNOWN = "(not known)"
 BAND_YEARS = 10
@@ -44,17 +45,20 @@ def shown(home: Path, name: str) -> dict[str, Any]:
         entries = [entry for entry in catalogue.labelled() if name in (entry.patient, entry.id)]
         plans = catalogue.plans(entries[0].patient) if entries else {}
         said = {entry.id: catalogue.readings(entry.id) for entry in entries}
+    with Masks(home / "catalogue.sqlite") as known:
+        masks = known.all()
     if not entries:
         raise ConfigError(
             f"the catalogue has no patient and no image {name}", hint="names are in: fedai site data list"
         )
-    images = [_image(entry, said[entry.id]) for entry in entries]
+    images = [_image(entry, said[entry.id], masks.get(entry.id)) for entry in entries]
     return {"patient": entries[0].patient, "splits": plans, "images": images}
 
 
-def _image(entry: LabelledObject, said: Sequence[Reading]) -> dict[str, Any]:
+def _image(entry: LabelledObject, said: Sequence[Reading], mask: Mask | None) -> dict[str, Any]:
     evidence = json.loads(entry.evidence)
     traits = {name: value for name, value in vars(entry.traits).items() if name not in ("image", "looks")}
+    outlined = {"mask": mask.path, "structures": ", ".join(mask.structures)} if mask else {}
     return {
         "id": entry.id,
         "path": entry.path,
@@ -67,6 +71,7 @@ def _image(entry: LabelledObject, said: Sequence[Reading]) -> dict[str, Any]:
         "sha256": entry.sha256,
         "profile": evidence.get("profile"),
         "has_evidence": entry.has_evidence,
+        **outlined,
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedai.errors import ConfigError, DataError
-from fedai_site import cache, influence, intake, receipts
+from fedai_site import cache, influence, intake, masks, receipts
 from fedai_site.adding import CLEAN, PRIVATE, recatalogue
 from fedai_site.catalogue import Catalogue, Record
 from fedai_site.consents import Consents, Withdrawal
@@ -40,6 +40,7 @@ class Remains:
     found: Belongings
     records: tuple[Record, ...]
     arrays: tuple[Path, ...]
+    masks: tuple[Path, ...]
     of_runs: tuple[Path, ...]
     traces: Traces
     unknown: int  # originals in the inbox that can't be read
@@ -98,6 +99,7 @@ def _delete(home: SiteHome, names: Pseudonyms, withdrawal: Withdrawal) -> Path:
     remains.traces.keep(unfinished)
     out, private = home.folder / CLEAN, home.folder / PRIVATE
     erase(out, private, patients, remains.found, lambda path: names.label_key("path", str(path)))
+    masks.forget(home.folder, home.catalogue, patients)
     cache.forget(home.folder, patients)
     for path in remains.of_runs:
         path.unlink(missing_ok=True)
@@ -113,17 +115,29 @@ def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
     with Catalogue(home.catalogue) as catalogue:
         records = tuple(catalogue.of_patients(patients))
     arrays = tuple(cache.arrays_of(home.folder, patients))
+    outlined = tuple(masks.files_of(home.folder, patients))
     of_runs = tuple(path for patient in patients for path in _of_runs(home, patient))
     arrived, unknown = _arrived(home, patients, who)
     found = replace(found, files=tuple(sorted({*found.files, *arrived})))
-    remains = Remains(found, records, arrays, of_runs, Traces(), unknown)
+    remains = Remains(found, records, arrays, outlined, of_runs, Traces(), unknown)
     for path in (*found.files, *arrays, *of_runs):
-        remains.traces.add(path.read_bytes())
-        if path.suffix == ".npy":
-            remains.traces.add(np.load(path, allow_pickle=False).tobytes())
+        _remember(remains.traces, path)
+    for path in outlined:
+        remains.traces.add_labels(masks.read_labels(path).tobytes())
     for text in _texts(remains):
         remains.traces.add_text(text)
     return remains
+
+
+def _remember(traces: Traces, path: Path) -> None:
+    """What to look for of a file; a cached mask is told from a cached image by its few labels."""
+    array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else None
+    if array is not None and array.dtype == np.uint8 and array.size and array.max() <= masks.MOST_LABELS:
+        traces.add_labels(array.tobytes())
+        return
+    traces.add(path.read_bytes())
+    if array is not None:
+        traces.add(array.tobytes())
 
 
 def _arrived(home: SiteHome, patients: Set[str], who: Who) -> tuple[list[Path], int]:
@@ -186,7 +200,7 @@ def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[
     """What was searched, and files of others with the same content. Raises DataError for any other find."""
     files_here = (path for path in files_under(home.folder) if path.parent.name != UNFINISHED)
     found, files, size = find(remains.traces, files_here)
-    gone = [path for path in (*remains.found.files, *remains.arrays, *remains.of_runs) if path.exists()]
+    gone = [path for path in _files(remains) if path.exists()]
     others = _files_of_others(home)
     same = [path for path in found if _belongs(path, home, others)]
     left = sorted({*gone, *found} - set(same))
@@ -199,6 +213,10 @@ def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[
     return {"files": files, "bytes": size, "left": 0}, same
 
 
+def _files(remains: Remains) -> tuple[Path, ...]:
+    return (*remains.found.files, *remains.arrays, *remains.masks, *remains.of_runs)
+
+
 def _files_of_others(home: SiteHome) -> dict[Path, str]:
     with Consents(home.folder) as consents:
         patients = consents.patients()
@@ -208,10 +226,10 @@ def _files_of_others(home: SiteHome) -> dict[Path, str]:
 
 
 def _belongs(path: Path, home: SiteHome, others: dict[Path, str]) -> bool:
-    """Whether it is a clean file or a cached array of another patient, which holds the same content."""
+    """Whether it is another patient's clean file, mask or cached array, which holds the same content."""
     if path in others:
         return True
-    is_cached = path.is_relative_to(home.folder / cache.CACHE)
+    is_cached = any(path.is_relative_to(home.folder / name) for name in (cache.CACHE, masks.MASKS))
     return is_cached and path.parent.name in set(others.values())
 
 
@@ -229,6 +247,7 @@ def _receipt(
         "deleted": {
             "clean_files": len(clean),
             "waiting_files_and_pictures": len(remains.found.files) - len(clean),
+            "masks": len(remains.masks),
             "cached_arrays": len(remains.arrays),
             "scores_and_answers_of_runs": len(remains.of_runs),
             "records": len(remains.records),

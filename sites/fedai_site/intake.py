@@ -23,6 +23,7 @@ from pydicom.uid import UID, UID_dictionary
 
 from fedai_site import decoding
 from fedai_site.deidentify import reading
+from fedai_site.deidentify.drawn import kind_of
 from fedai_site.deidentify.engine import Deidentifier, transfer_syntax
 from fedai_site.deidentify.profile import BASIC
 from fedai_site.deidentify.pseudonyms import Pseudonyms
@@ -94,11 +95,24 @@ def check(dataset: Dataset, data: bytes) -> None:
 
 def look(names: Pseudonyms, original: Dataset, data: bytes) -> dict[str, str]:
     """Refuse what isn't a usable image; else its modality, what cohorts are chosen by, and the keyed hashes
-    that labels find it by.
+    that labels find it by. What outlines structures on other images is none (see masks.py).
     """
+    if kind := kind_of(original):
+        _check_outlines(original, data, kind)
+        raise Quarantine(Reason.SEGMENTATION)
     check(original, data)
     keys = {name: names.label_key(name, text(original, name)) for name in LABEL_KEYS}
     return {"modality": modality(original), **keys, **_traits(names, original).told()}
+
+
+def _check_outlines(original: Dataset, data: bytes, kind: str) -> None:
+    """Raises Quarantine for outlines that can't be read; compressed ones are decoded in the child first."""
+    try:
+        is_compressed = kind == "SEG" and transfer_syntax(original).is_compressed
+    except FAULTS as error:
+        raise Quarantine(Reason.UNREADABLE, type(error).__name__) from None
+    if is_compressed and not decoding.decodes(data, stored=True):
+        raise Quarantine(Reason.UNDECODABLE)
 
 
 def _traits(names: Pseudonyms, original: Dataset) -> Traits:

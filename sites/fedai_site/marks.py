@@ -7,7 +7,7 @@ it equals another.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedai.study import Study
 from fedai.wire import MARKS
 
 if TYPE_CHECKING:
-    from fedai_site.cohort import Cohort
+    from fedai_site.cohort import Case, Cohort
 
 PURPOSE = b"fedai: marks of cohorts"
 
@@ -33,16 +33,21 @@ def marks_of(key: bytes, cohort: Cohort, study: Study) -> npt.NDArray[np.uint8]:
             key,
             "snapshot",
             (
-                (split, c.id, c.sha256, classes[c.label])
+                (split, c.id, c.content, classes[c.label])
                 for split, cases in cohort.splits.items()
                 for c in cases
             ),
         ),
         "test_cases": _mark(key, "test_cases", ((c.id, c.sha256, c.patient) for c in test)),
-        "test_labels": _mark(key, "test_labels", ((c.id, classes[c.label]) for c in test)),
+        "test_labels": _mark(key, "test_labels", ((c.id, _label(c, classes)) for c in test)),
         "draws": mark_of_draws(seed_of_draws(key, cohort)),
     }
     return np.frombuffer(b"".join(parts[name] for name in MARKS), np.uint8).reshape(len(MARKS), 32)
+
+
+def _label(case: Case, classes: Sequence[str]) -> str:
+    """A case's class, or its mask."""
+    return case.mask.sha256 if case.mask else classes[case.label]
 
 
 def seed_of_draws(key: bytes, cohort: Cohort) -> bytes:

@@ -37,6 +37,10 @@ class Reason(StrEnum):
     FACE_LEFT = "FACE_LEFT"
     SUSPICIOUS_CONTENT = "SUSPICIOUS_CONTENT"
     WITHDRAWN = "WITHDRAWN"
+    SEGMENTATION = "SEGMENTATION"
+    MASK_WITHOUT_IMAGE = "MASK_WITHOUT_IMAGE"
+    MASK_MISFIT = "MASK_MISFIT"
+    MASK_CONFLICT = "MASK_CONFLICT"
 
 
 WORDS: dict[Reason, tuple[str, str]] = {
@@ -108,6 +112,22 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.WITHDRAWN: (
         "is of a patient whose consent was withdrawn",
         "nothing, unless the patient gives a new consent (`fedai site consent import --renew`)",
+    ),
+    Reason.SEGMENTATION: (
+        "outlines structures, and none of them was named here",
+        'name those to use: `fedai site add-data ... --structure "NAME THERE=structure"`',
+    ),
+    Reason.MASK_WITHOUT_IMAGE: (
+        "outlines structures on an image that isn't here",
+        "add the image, then this again",
+    ),
+    Reason.MASK_MISFIT: (
+        "outlines structures that don't fit onto their image",
+        "export image and outlines again, together; the detail says what doesn't fit",
+    ),
+    Reason.MASK_CONFLICT: (
+        "outlines what is outlined otherwise already",
+        "keep one of the two, or give the structures different names",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedai.cli.output import table
 from fedai.signatures import StudySignature, fingerprint
-from fedai.study import Purpose, Study
+from fedai.study import Purpose, Segmentation, Study
 from fedai.wire import most_models
 from fedai_site import approvals
 from fedai_site.cohort import Cohort, select
@@ -55,7 +55,9 @@ def _words(study: Study) -> Iterator[tuple[str, str]]:
         yield "declares", "nothing about commercial interest, sponsors or ethics numbers"
     training = study.training
     yield "sites", ", ".join(study.sites)
-    yield "learns", f"{study.task.kind}: {' / '.join(study.task.classes)}"
+    task = study.task
+    learned = task.structures if isinstance(task, Segmentation) else task.classes
+    yield "learns", f"{task.kind}: {' / '.join(learned)}"
     rows, columns = study.preprocessing.image_size
     yield "from", study.cohort.words
     least = study.cohort.minimum_patients

@@ -31,7 +31,8 @@ class SimulatedHome:
         return self.bench.home.settings.name
 
     def cases(self, split: str) -> Cases:
-        return Cases(self.bench.images(split), self.bench.labels(split), tuple(self.bench.patients(split)))
+        cases: Cases = self.bench.cases(split)
+        return cases
 
     def may_go_on(self) -> bool:
         return self.bench.is_current()

@@ -1,6 +1,7 @@
 """Is anything left of it? Searches files for the bytes of what was deleted, whatever they are called.
 
-Of each content up to three stretches of 1,024 bytes are looked for, at any offset, and short texts whole.
+Of each content up to three stretches of 1,024 bytes are looked for, at any offset, of masks longer ones along
+the edges of what is outlined, and short texts whole.
 What was compressed or encrypted meanwhile isn't found.
 """
 
@@ -23,6 +24,8 @@ STRETCH = 1024
 SHORTEST = 32
 ANCHOR = 8
 VARIED = 5  # different bytes among the eight of an anchor
+LABELS = 1 << 14  # bytes of a mask's stretch
+EDGES = 8  # changes of label in a stretch that tell one mask from another
 PIECE = 1 << 22
 STEP = 1 << 18
 Table = tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]
@@ -45,6 +48,18 @@ class Traces:
         self.plain += not found
         for stretch in set(found):
             self._put(stretch)
+
+    def add_labels(self, content: bytes) -> None:
+        """As `add`, of a mask: stretches that begin just before an edge and hold several."""
+        values = np.frombuffer(content, np.uint8)
+        edges = np.flatnonzero(values[1:] != values[:-1]) + 1
+        starts = (
+            {max(0, int(edges[place]) - ANCHOR // 2) for place in (0, len(edges) // 3)} if len(edges) else ()
+        )
+        told = [at for at in starts if ((edges > at) & (edges < at + LABELS)).sum() >= EDGES]
+        self.plain += not told
+        for at in told:
+            self._put(content[at : at + LABELS])
 
     def add_text(self, text: str) -> None:
         """Remember a text of eight characters and more: a UID, a hash, a path."""

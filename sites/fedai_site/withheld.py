@@ -64,7 +64,7 @@ def names_of(cases: Sequence[Case]) -> dict[str, str]:
     """Patient -> pseudonym and a digest of its cases, their files and labels."""
     contents: dict[str, list[tuple[str, str, int]]] = {}
     for case in cases:
-        contents.setdefault(case.patient, []).append((case.id, case.sha256, case.label))
+        contents.setdefault(case.patient, []).append((case.id, case.content, case.label))
     return {
         patient: f"{patient}/{sha256(repr(sorted(of)).encode()).hexdigest()[:16]}"
         for patient, of in contents.items()
@@ -75,7 +75,7 @@ def classes_of(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, set
     """Patient's name -> the classes of its cases."""
     classes: dict[str, set[int]] = {}
     for case in cases:
-        classes.setdefault(names[case.patient], set()).add(case.label)
+        classes.setdefault(names[case.patient], set()).update(case.kinds)
     return classes
 
 

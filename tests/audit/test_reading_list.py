@@ -35,7 +35,7 @@ def test_the_line_counts_are_true() -> None:
 def test_what_stands_at_the_doors_can_be_read_in_an_afternoon() -> None:
     doors = [name for name in told() if "/deidentify/" not in name and "/verification/" not in name]
     assert set(doors) >= WALLS
-    assert sum(map(counted, doors)) <= 6500  # 6,400 until the agent's process was confined
+    assert sum(map(counted, doors)) <= 7000  # 6,400 before subgroups, masks, and a confined agent
 
 
 def test_code_that_touches_flower_or_dicom_at_a_site_is_on_the_list() -> None:

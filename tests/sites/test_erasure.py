@@ -84,7 +84,7 @@ def test_nothing_of_the_patient_is_left_under_any_name(home: SiteHome) -> None:
     assert holding(home, contents) == []
     facts = receipts.verify(receipt, home.folder / "keys" / "receipts.pub")
     assert facts["deleted"] == {
-        "clean_files": 2, "waiting_files_and_pictures": 0, "cached_arrays": 2, "records": 2,
+        "clean_files": 2, "waiting_files_and_pictures": 0, "masks": 0, "cached_arrays": 2, "records": 2,
         "scores_and_answers_of_runs": 3,
     }  # fmt: skip
     assert facts["searched"]["files"] == len(list(files_under(home.folder))) - 3  # receipt and keys come last

@@ -22,7 +22,7 @@ from fedai_site.deidentify.dates import Dates
 from fedai_site.deidentify.iod import Level, iod
 from fedai_site.deidentify.known import bytes_of, encodings_of, gather, text_of
 from fedai_site.deidentify.places import PATIENT_ID
-from fedai_site.deidentify.profile import BASIC, Profile
+from fedai_site.deidentify.profile import BASIC, Option, Profile
 from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.reading import FAULTS
 from fedai_site.deidentify.rules import RULES
@@ -116,6 +116,10 @@ class Deidentifier:
     def patient_of(self, original: Dataset) -> str:
         """The pseudonym that an original's patient has, or would have."""
         return self._patient(original, encodings_of(original, ()))
+
+    def uid_of(self, uid: str) -> str:
+        """What an original UID is in clean objects."""
+        return uid if Option.UIDS in self.profile.options else self._mapped(uid)
 
     def _patient(self, item: Dataset, encodings: tuple[str, ...]) -> str:
         parts = [_text(item, tag, encodings) for tag in (PATIENT_ID, ISSUER, STUDY, INSTANCE)]

@@ -18,7 +18,7 @@ from fedai_site.deidentify import reading
 from fedai_site.deidentify.reading import FAULTS
 from fedai_site.deidentify.run import alone, write_evidence
 from fedai_site.deidentify.silence import silenced
-from fedai_site.deidentify.state import CONCEALED, HELD, Source, State, Written
+from fedai_site.deidentify.state import CONCEALED, HELD, MASK, Source, State, Written
 from fedai_site.quarantine import Quarantine, Reason
 
 HELD_FOLDER = "held"
@@ -63,10 +63,10 @@ def _held(private: Path, patients: Set[str]) -> list[Path]:
 def _quarantined(state: State, patients: Set[str], who: Who) -> tuple[list[Source], int]:
     """Source files of theirs without a clean file, and how many pictures can't be told apart any more."""
     mine, unknown = [], 0
-    for source in state.quarantined() + state.in_state(HELD):
+    for source in state.quarantined() + state.in_state(HELD, MASK):
         if CONCEALED.fullmatch(str(source.path)):
             continue
-        names = names_in(source.path, who)
+        names = {source.detail} if source.state == MASK else names_in(source.path, who)
         mine += [source] if names & patients else []
         unknown += not names and bool(source.picture)
     return mine, unknown

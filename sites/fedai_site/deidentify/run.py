@@ -39,7 +39,7 @@ from fedai_site.deidentify.output import (
     withdraw,
 )
 from fedai_site.deidentify.pseudonyms import create_secret
-from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, WRITTEN, State, Written
+from fedai_site.deidentify.state import ALREADY, DUPLICATE, HELD, MASK, WRITTEN, State, Written
 from fedai_site.deidentify.state import Source as Original
 from fedai_site.quarantine import Quarantine, Reason
 from fedai_site.sources import Folder, Source
@@ -47,8 +47,11 @@ from fedai_site.sources import Folder, Source
 Progress = Callable[[int, int], None]
 FILES_FOR_A_PROCESS = 50  # fewer than that aren't worth another process, which imports for seconds
 AT_ONCE = 256  # originals that are let go of together
-TRIED_AGAIN = frozenset({WRITTEN, DUPLICATE, HELD, Reason.FACE_LEFT})  # even if they came by themselves
-NOT_NEEDED = frozenset({WRITTEN, DUPLICATE, Reason.SUPERSEDED, Reason.WITHDRAWN})
+OUTLINES = (Reason.SEGMENTATION, Reason.MASK_WITHOUT_IMAGE, Reason.MASK_MISFIT, Reason.MASK_CONFLICT)
+TRIED_AGAIN = frozenset(
+    {WRITTEN, DUPLICATE, HELD, Reason.FACE_LEFT, *OUTLINES}
+)  # even if they came by themselves
+NOT_NEEDED = frozenset({WRITTEN, DUPLICATE, MASK, Reason.SUPERSEDED, Reason.WITHDRAWN})
 
 
 class AtWork(ConfigError):
@@ -62,7 +65,8 @@ class Ran:
     `reused_uids`: clean files whose SOP Instance UID another patient's file has as well. `restored`: how many
     of the written were made anew because their clean file was gone or no longer what its evidence says.
     `text_blanked`, `faces_removed`: in how many of the written pixels were changed. `split_patients`:
-    pseudonyms (with, without an issuer) of one PatientID, which may be one person. `stale`: clean files of
+    pseudonyms (with, without an issuer) of one PatientID, which may be one person. `masks`: files whose
+    outlines were taken over, in the sum too. `stale`: clean files of
     earlier runs under another key or other settings; their originals weren't in this one.
     """
 
@@ -79,6 +83,7 @@ class Ran:
     stale: tuple[str, ...]
     key_id: str
     evidence: Path
+    masks: int = 0
 
 
 def prepare(
@@ -116,11 +121,12 @@ def run(
     progress: Progress | None = None,
     restart: bool = False,
     source: Source | None = None,
+    last: Callable[[State], None] = lambda state: None,
 ) -> Ran:
     """Clean every file of a source, else of the job's folder; one file's fault only quarantines that file.
 
     No list of the files is kept in memory. A file is known by its absolute path, however it was given.
-    `restart`: first take back all clean files of earlier runs.
+    `restart`: first take back all clean files of earlier runs. `last` sees what is written, at the end.
 
     Raises ConfigError for wrong settings, DataError when the disk is full.
     """
@@ -136,7 +142,7 @@ def run(
             if job.newest:
                 state.forget_missing()
             decided = replace(job, decisions=state.decisions())
-            ran = _run(decided, state, source or _folder(job), engine, processes, progress)
+            ran = _run(decided, state, source or _folder(job), engine, processes, progress, last)
             state.begin()
             return ran
     except (OSError, sqlite3.OperationalError) as error:
@@ -181,6 +187,7 @@ def _run(
     engine: str,
     processes: int | None,
     progress: Progress | None,
+    last: Callable[[State], None],
 ) -> Ran:
     fingerprint = job.fingerprint
     known = source.count()
@@ -196,6 +203,7 @@ def _run(
     volumes.release(job, state, fingerprint)
     if job.unique:
         _withdraw_reused(state, job)
+    last(state)
     look.release()
     write_evidence(state, job.out)
     return _ran(state, job, len(look.damaged))
@@ -362,7 +370,8 @@ def _ran(state: State, job: Job, restored: int) -> Ran:
     changed: Counter[str] = Counter()
     for written in state.written_now():
         changed.update(_changes(written))
-    quarantined = {name: n for name, n in sorted(ends.items()) if name not in (WRITTEN, ALREADY, DUPLICATE)}
+    fine = (WRITTEN, ALREADY, DUPLICATE, MASK)
+    quarantined = {name: n for name, n in sorted(ends.items()) if name not in fine}
     return Ran(
         found=ends.total(),
         written=ends[WRITTEN],
@@ -377,6 +386,7 @@ def _ran(state: State, job: Job, restored: int) -> Ran:
         stale=tuple(state.stale(key_id, job.fingerprint)),
         key_id=key_id,
         evidence=job.out / EVIDENCE,
+        masks=ends[MASK],
     )
 
 

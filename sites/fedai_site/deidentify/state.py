@@ -23,7 +23,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
     path BLOB PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     settings TEXT NOT NULL,            -- hash of profile, key and switches
-    state TEXT NOT NULL,               -- WRITTEN, DUPLICATE, HELD, or the reason of the quarantine
+    state TEXT NOT NULL,               -- WRITTEN, DUPLICATE, HELD, MASK, or the reason of the quarantine
     detail TEXT NOT NULL, input_sha256 TEXT NOT NULL,
     object TEXT NOT NULL,              -- path of the clean file below the output folder, '' if there is none
     picture TEXT NOT NULL              -- path of the reviewer's picture below the private folder
@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS decisions (input_sha256 TEXT PRIMARY KEY, decision TE
 """
 CONCEALED = re.compile(r"withdrawn:[0-9a-f]{32}")
 WRITTEN, DUPLICATE, HELD, ALREADY = "WRITTEN", "DUPLICATE", "HELD", "ALREADY"
+MASK = "MASK"  # outlines that were taken over; `detail` says of whom, by pseudonym
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ class State:
 
     def quarantined(self) -> list[Source]:
         """Source files that gave no clean file, by path."""
-        query = "SELECT * FROM sources WHERE state NOT IN (?, ?, ?) ORDER BY path"
-        rows = self._database.execute(query, (WRITTEN, DUPLICATE, HELD))
+        query = "SELECT * FROM sources WHERE state NOT IN (?, ?, ?, ?) ORDER BY path"
+        rows = self._database.execute(query, (WRITTEN, DUPLICATE, HELD, MASK))
         return [Source(Path(os.fsdecode(row[0])), *row[1:]) for row in rows]
 
     def note_settings(self, fingerprint: str, facts: Mapping[str, Any]) -> None:
@@ -239,6 +240,11 @@ class State:
         several = "SELECT instance FROM objects GROUP BY instance HAVING count(DISTINCT patient) > 1"
         query = f"SELECT path FROM objects WHERE instance IN ({several}) ORDER BY path"  # noqa: S608
         return [row[0] for row in self._database.execute(query)]
+
+    def instance(self, instance: str) -> Written | None:
+        """The clean file with a SOP Instance UID, where there is exactly one."""
+        rows = self._database.execute("SELECT * FROM objects WHERE instance = ?", (instance,)).fetchall()
+        return Written(*rows[0]) if len(rows) == 1 else None
 
     def in_series(self, series: str) -> list[Written]:
         """The clean files of a series, by path."""

@@ -1,0 +1,225 @@
+"""From a segmentation's judgement to numbers with intervals: every model, pooled and per site, by structure.
+
+Intervals are 95% and treat patients, not images, as the unit. Differences are paired: all models outlined the
+same cases. `p_adjusted` is Holm's over the models compared on the same cases for the same structure and
+measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from fedai.errors import ConfigError
+from fedai.metrics import ClusteredMean
+from fedai.outline_judgement import OutlineJudgement
+from fedai.outline_score import OutlineLinks, OutlineScore
+from fedai.outlines import FOUND, MEASURES
+from fedai.results import FEDERATED, FEWEST, LOCAL, MEAN_OF_LOCAL, POOLED, Measure, measured
+from fedai.statistics import NO_VARIANCE, Interval, holm, mean_interval, wald_interval
+
+SHARES = ("dice", "nsd")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """One model's outlines of one structure on some cases. `means`: by name of the measure, over the cases
+    where it is defined, `cases` of `patients`; `medians`: to half a bin of the sketch. `found`: cases by who
+    outlines the structure (`outlines.FOUND`)."""
+
+    name: str
+    means: Mapping[str, Measure]
+    medians: Mapping[str, float | None]
+    cases: Mapping[str, int]
+    patients: Mapping[str, int]
+    found: Mapping[str, int]
+
+    def to_json(self) -> Json:
+        values: Json = {}
+        for name in MEASURES:
+            values |= measured(name, self.means[name])
+            values |= {f"{name}_median": self.medians[name], f"{name}_cases": self.cases[name]}
+            values |= {f"{name}_patients": self.patients[name]}
+        return {"structure": self.name, **values, "found": dict(self.found)}
+
+
+@dataclass(frozen=True)
+class OutlineResults:
+    """One model: all sites' cases together, and each site's, by structure."""
+
+    name: str
+    pooled: tuple[StructureResult, ...]
+    sites: Mapping[str, tuple[StructureResult, ...]]
+
+    def to_json(self) -> Json:
+        return {
+            "pooled": [one.to_json() for one in self.pooled],
+            "sites": {site: [one.to_json() for one in found] for site, found in self.sites.items()},
+        }
+
+
+@dataclass(frozen=True)
+class OutlineDifference:
+    """A measure of model `a` minus that of `b` on the same cases, `of` a structure."""
+
+    a: str
+    b: str
+    cases_of: str
+    of: str
+    measure: str
+    difference: float
+    se: float | None = None
+    ci95: Interval | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "cases_of": self.cases_of,
+            "structure": self.of,
+            "measure": self.measure,
+            "difference": self.difference,
+            "se": self.se,
+            "ci95": list(self.ci95) if self.ci95 else None,
+            "p": self.p,
+            "p_adjusted": self.p_adjusted,
+        }
+
+
+@dataclass(frozen=True)
+class OutlineComparison:
+    """What `fedai compare` prints and `fedai report` shows of a segmentation's run."""
+
+    structures: tuple[str, ...]
+    tolerance_mm: float
+    models: tuple[OutlineResults, ...]
+    differences: tuple[OutlineDifference, ...]
+    against: str = FEDERATED
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self.models[0].sites)
+
+    def model(self, name: str) -> OutlineResults | None:
+        return next((one for one in self.models if one.name == name), None)
+
+    def to_json(self) -> Json:
+        return {
+            "task": "segmentation",
+            "structures": list(self.structures),
+            "tolerance_mm": self.tolerance_mm,
+            "against": self.against,
+            "models": {one.name: one.to_json() for one in self.models},
+            "differences": [one.to_json() for one in self.differences],
+        }
+
+
+def compare_outlines(judgement: OutlineJudgement, *, against: str | None = None) -> OutlineComparison:
+    """All results and differences that follow from a judgement. `against`: the model that all others are
+    compared with; else `federated`. Raises ConfigError for an unknown model.
+    """
+    first = FEDERATED if against is None else against
+    if against is not None and against not in judgement.models:
+        raise ConfigError(f"there is no model {against!r}", hint=f"models: {', '.join(judgement.models)}")
+    merged = {model: judgement.merged(model) for model in judgement.models}
+    populations = [(POOLED, merged, judgement.linked())]
+    populations += [(site, dict(judgement.scores[site]), judgement.links[site]) for site in judgement.sites]
+    names = judgement.structures
+    models = tuple(
+        OutlineResults(
+            model,
+            _results(merged[model], names),
+            {site: _results(judgement.scores[site][model], names) for site in judgement.sites},
+        )
+        for model in judgement.models
+    )
+    differences = tuple(d for one in populations for d in _differences(first, names, *one))
+    return OutlineComparison(names, judgement.tolerance_mm, models, differences, first)
+
+
+def _results(score: OutlineScore, structures: Sequence[str]) -> tuple[StructureResult, ...]:
+    return tuple(_result(score, s, name) for s, name in enumerate(structures))
+
+
+def _result(score: OutlineScore, s: int, structure: str) -> StructureResult:
+    means = {name: score.mean(s, name) for name in MEASURES}
+    return StructureResult(
+        structure,
+        {name: _measure(name, found) for name, found in means.items()},
+        {name: score.quantile(s, name, 0.5) for name in MEASURES},
+        {name: found.cases for name, found in means.items()},
+        {name: found.patients for name, found in means.items()},
+        dict(zip(FOUND, map(int, score.found[s]), strict=True)),
+    )
+
+
+def _measure(name: str, found: ClusteredMean) -> Measure:
+    """A mean with its interval: shares on the logit scale, so within 0 and 1; distances not below 0."""
+    if not found.cases:
+        return Measure(None)
+    if found.patients < FEWEST:
+        return Measure(found.value)
+    interval = mean_interval(found.value, found.squares, found.patients, found.cases)
+    if name in SHARES:
+        df = found.patients - 1
+        reach = (interval[1] - interval[0]) / 2 / float(stdtrit(df, 0.975)) if interval else 0.0
+        interval = wald_interval(found.value, reach**2, df)
+    elif interval and name == "hd95_mm":
+        interval = max(0.0, interval[0]), interval[1]
+    return Measure(found.value, interval)
+
+
+def _differences(
+    first: str, structures: Sequence[str], where: str, scores: Mapping[str, OutlineScore], links: OutlineLinks
+) -> Iterator[OutlineDifference]:
+    """The first model against the mean of the local-only models, and against every other one."""
+    models = list(scores)
+    if first not in models:
+        return
+    local = [name for name in models if name.startswith(LOCAL) and name != first]
+    asked = {name: {first: 1.0, name: -1.0} for name in models if name != first}
+    if len(local) > 1 and not first.startswith(LOCAL):
+        asked = {MEAN_OF_LOCAL: {first: 1.0, **dict.fromkeys(local, -1.0 / len(local))}, **asked}
+    for (s, structure), measure in ((one, name) for one in enumerate(structures) for name in MEASURES):
+        found = [
+            OutlineDifference(first, other, where, structure, measure, *contrast)
+            for other, weights in asked.items()
+            if (contrast := _contrast(weights, scores, links, s, MEASURES.index(measure)))
+        ]
+        adjusted = holm([one.p for one in found])
+        yield from (replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
+
+
+def _contrast(
+    weights: Mapping[str, float], scores: Mapping[str, OutlineScore], links: OutlineLinks, s: int, v: int
+) -> tuple[float, float | None, Interval | None, float | None] | None:
+    """Of sum(weights * means): value, standard error, interval and p (on t), from what each patient adds to
+    the sums and numbers of cases (the ratio estimator, linearised). None where a model has no case.
+    """
+    models = list(scores)
+    difference, influence = 0.0, np.zeros(2 * len(models))
+    for name, weight in weights.items():
+        total, cases = float(scores[name].sums[s, v]), int(scores[name].cases[s, v])
+        if not cases:
+            return None
+        difference += weight * total / cases
+        place = models.index(name)
+        influence[[place, len(models) + place]] = weight / cases, -weight * total / cases**2
+    patients = int(links.patients[s, v])
+    if patients < FEWEST:
+        return difference, None, None, None
+    variance = float(influence @ links.products[s, v] @ influence) * patients / (patients - 1)
+    if not variance > NO_VARIANCE:
+        return difference, None, None, None
+    se = math.sqrt(variance)
+    reach = float(stdtrit(patients - 1, 0.975)) * se
+    p = 2 * float(stdtr(patients - 1, -abs(difference) / se))
+    return difference, se, (difference - reach, difference + reach), p

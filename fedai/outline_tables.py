@@ -1,0 +1,163 @@
+"""A segmentation's comparison as tables of plain text, and as one long table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+
+from fedai.long_table import HEADER
+from fedai.outline_results import OutlineComparison, OutlineDifference, StructureResult
+from fedai.outlines import MEASURES
+from fedai.results import FEWEST, POOLED, Measure
+from fedai.tables import MINUS, UNIT, Table, number, signed, signed_range, spell_p
+
+HEADS = {
+    "dice": "Dice",
+    "nsd": "NSD",
+    "hd95_mm": "HD95, mm",
+    "area_error_mm2": "Area error, mm²",
+}
+DIGITS = {"dice": 3, "nsd": 3, "hd95_mm": 2, "area_error_mm2": 1}
+MEASURED = (
+    "Means over cases, by patient. Dice and NSD (share of edges within the tolerance): where a structure is "
+    "outlined by one alone 0, by neither undefined. HD95: 95th percentile of the edges' distances, where "
+    "both outline it. Area error: the model's area less the reference's. All on the study's pixel grid."
+)
+
+
+def tables(comparison: OutlineComparison, name: Callable[[str], str] = str) -> list[Table]:
+    """Models on all cases, by site, who outlines what, and differences. `name` spells the name of a model."""
+    return [
+        table_of_models(comparison, name),
+        table_of_found(comparison, name),
+        table_of_sites(comparison, name),
+        table_of_differences(comparison, name),
+    ]
+
+
+def table_of_models(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """All sites together."""
+    rows = [
+        (
+            name(model.name),
+            result.name,
+            str(result.cases["dice"]),
+            str(result.patients["dice"]),
+            *_spelled(result),
+        )
+        for model in comparison.models
+        for result in model.pooled
+    ]
+    header = ("Model", "Structure", "Cases", "Patients", *_heads())
+    note = f"NSD at {comparison.tolerance_mm:g} mm. {MEASURED} {UNIT}"
+    return Table("Outlines, all sites together", header, tuple(rows), note)
+
+
+def table_of_sites(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """Each site's own test cases."""
+    rows = [
+        (site, name(model.name), result.name, str(result.patients["dice"]), *_spelled(result))
+        for site in comparison.sites
+        for model in comparison.models
+        for result in model.sites[site]
+    ]
+    header = ("Test cases of", "Model", "Structure", "Patients", *_heads())
+    note = f"A dash: the site's cases can't tell (intervals need {FEWEST} patients)."
+    return Table("Outlines at each site", header, tuple(rows), note)
+
+
+def table_of_found(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """Who outlines a structure, and medians."""
+    rows = []
+    for model in comparison.models:
+        for result in model.pooled:
+            medians = [number(result.medians[m], DIGITS[m]) for m in MEASURES]
+            counts = [str(count) for count in result.found.values()]
+            rows.append((name(model.name), result.name, *counts, *medians))
+    header = ("Model", "Structure", "Neither", "Model alone", "Reference alone", "Both")
+    note = (
+        "Cases by who outlines the structure. Medians over the cases where a measure is defined, to half a "
+        "bin: 0.0025 of Dice and NSD, 0.25 mm, 5 mm²; a dash: beyond 100 mm or ±1,000 mm², or no case."
+    )
+    heads = tuple(f"{head}, median" for head in HEADS.values())
+    return Table("Who outlines what, all sites together", (*header, *heads), tuple(rows), note)
+
+
+def table_of_differences(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """Paired differences on all cases and at each site."""
+    rows = [
+        (
+            "all" if d.cases_of == POOLED else d.cases_of,
+            f"{name(d.a)} {MINUS} {name(d.b)}",
+            d.of,
+            HEADS[d.measure],
+            _spell_difference(d),
+            spell_p(d.p),
+            spell_p(d.p_adjusted),
+        )
+        for d in comparison.differences
+    ]
+    header = ("Test cases of", "Models", "Structure", "Measure", "Difference (95% CI)", "p", "p adjusted")
+    note = (
+        "Paired by case, clustered by patient; p adjusted by Holm's method over the models compared on the "
+        "same cases, by structure and measure; intervals are not adjusted."
+    )
+    return Table("Differences between models", header, tuple(rows), note)
+
+
+def _heads() -> tuple[str, ...]:
+    return tuple(f"{head} (95% CI)" for head in HEADS.values())
+
+
+def _spelled(result: StructureResult) -> tuple[str, ...]:
+    return tuple(_spell(result.means[name], DIGITS[name]) for name in MEASURES)
+
+
+def _spell(measure: Measure, digits: int) -> str:
+    if measure.value is None:
+        return "–"
+    ends = [number(end, digits) for end in measure.ci95 or ()]
+    return f"{number(measure.value, digits)} ({' to '.join(ends) or '–'})"
+
+
+def _spell_difference(d: OutlineDifference) -> str:
+    return f"{signed(d.difference)} ({signed_range(d.ci95) if d.ci95 else '–'})"
+
+
+def as_csv(comparison: OutlineComparison) -> str:
+    """As `long_table.as_csv`, with structures in the place of classes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(_rows(comparison))
+    return text.getvalue()
+
+
+def _rows(comparison: OutlineComparison) -> Iterator[tuple[object, ...]]:
+    for model in comparison.models:
+        for where, results in ((POOLED, model.pooled), *model.sites.items()):
+            for result in results:
+                for name in MEASURES:
+                    yield (model.name, "", where, result.name, name, *_numbers(result.means[name]), "", "")
+    for d in comparison.differences:
+        numbers = _numbers(Measure(d.difference, d.ci95))
+        yield (
+            d.a,
+            d.b,
+            d.cases_of,
+            d.of,
+            f"{d.measure} difference",
+            *numbers,
+            _number(d.p),
+            _number(d.p_adjusted),
+        )
+
+
+def _numbers(measure: Measure) -> tuple[str, str, str]:
+    low, high = measure.ci95 or (None, None)
+    return _number(measure.value), _number(low), _number(high)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
