@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from studies import draw_images, small_study
 
 from fedai.cli.app import run as fedai
 from fedai.evaluation import predict
+from fedai.exports import load_scorer
 from fedai.tasks.classification import build_network
 from fedai.weights import layout_of
 
@@ -72,3 +75,59 @@ def test_a_model_that_is_not_there_or_not_whole_is_refused(
     partly = write_run(tmp_path / "bn-1", study)
     assert fedai(["model", "export", str(partly), "federated", "--out", str(tmp_path / "m.pt")]) == 2
     assert "FedBN leaves layers at each site" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("normalization", ["group", "as_built"])
+def test_onnxruntime_scores_batches_of_any_size_as_the_network_does(
+    normalization: str, tmp_path: Path, capsys: Capture
+) -> None:
+    import onnxruntime
+
+    study = small_study(network={"normalization": normalization})
+    folder, out = write_run(tmp_path / "small-1", study), tmp_path / "model.onnx"
+    words = ["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(out), "--json"]
+    assert fedai(words) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-5
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    images, (_, scorer) = draw_images(40)[0], load_scorer(folder, "federated")
+    for batch in (images[:1], images):
+        (scores,) = session.run(None, {"images": batch.astype(np.float32)})
+        with torch.inference_mode():
+            np.testing.assert_allclose(scores, scorer(torch.from_numpy(batch)).numpy(), atol=1e-5)
+
+
+def test_an_onnx_file_that_scores_otherwise_is_not_handed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from fedai import exports
+
+    def write_another(scorer: torch.nn.Module, samples: torch.Tensor, path: Path) -> None:
+        other = copy.deepcopy(scorer)
+        with torch.no_grad():
+            list(other.parameters())[-1][0] += 0.01  # the bias of the first class
+        write(other, samples, path)
+
+    write = exports._write_onnx
+    monkeypatch.setattr(exports, "_write_onnx", write_another)
+    words = [
+        "model",
+        "export",
+        str(folder),
+        "federated",
+        "--to",
+        "onnx",
+        "--out",
+        str(tmp_path / "model.onnx"),
+    ]
+    assert fedai(words) == 1
+    assert "off" in capsys.readouterr().err
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_without_onnx_the_command_that_installs_it_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    words = ["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(tmp_path / "m.onnx")]
+    assert fedai(words) == 2
+    assert "pip install 'fedai-radiology[onnx]'" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -112,6 +113,10 @@ def test_a_run_that_is_not_there_is_no_run_to_follow(home: Path, runs: RunDataba
         next(follow(runs, home / "registry", "other-1"))
 
 
+def refuse(*told: object, **more: object) -> None:
+    raise AssertionError(f"a connection: {told}")
+
+
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (round, value) of an event file, by TensorBoard's own reader."""
     read = EventAccumulator(str(folder))
@@ -120,8 +125,10 @@ def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_reads_a_followed_run_with_a_curve_for_each_site(
-    home: Path, runs: RunDatabase, tmp_path: Path, capsys: Capture
+    home: Path, runs: RunDatabase, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for owner, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (socket, "create_connection")):
+        monkeypatch.setattr(owner, name, refuse)
     runs.add("small-1", "round_closed", closed(2, late=("south",)))
     runs.move("small-1", "finished")
     words = ["run", "follow", "small-1", "--home", str(home), "--tensorboard", str(tmp_path / "board")]
