@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 16
 MOST_APART = 1e-5  # scores of the export and of the network
+ONNX_OPSET = 17
 WEIGHTS = "weights.safetensors"
 
 
@@ -72,16 +75,80 @@ def export_torchscript(folder: Path, name: str, out: Path) -> float:
     """
     import torch
 
-    study, scorer = _scorer(folder, name)
-    rng, size = np.random.default_rng(0), study.preprocessing.image_size
-    samples = torch.from_numpy(rng.integers(0, 256, (SAMPLES, 1, *size), np.uint8))
-    samples[0] = 0  # an image without any contrast
+    study, scorer = load_scorer(folder, name)
+    samples = _samples(study)
     partial = out.with_name(out.name + ".partial")
     with torch.inference_mode():
-        expected: Tensor = scorer(samples)
         torch.jit.trace(scorer, samples[:2]).save(str(partial))  # type: ignore[no-untyped-call]
         again = torch.jit.load(str(partial))(samples)  # type: ignore[no-untyped-call]
-    apart = float((again - expected).abs().max())
+        return _hand_over(partial, out, again - scorer(samples))
+
+
+def export_onnx(folder: Path, name: str, out: Path) -> float:
+    """Write a model as ONNX: from `images` float32 [N, 1, rows, columns] (windowed and resized as the study
+    says, 0 to 255) to `scores`, softmax, float32 [N, C]; any N. Gives a score's largest distance from the
+    network's own, as onnxruntime computes it.
+
+    Raises what `export_torchscript` raises, and ConfigError where onnx or onnxruntime isn't installed.
+    """
+    import torch
+
+    onnxruntime = _onnxruntime()
+    study, scorer = load_scorer(folder, name)
+    samples = _samples(study).float()
+    partial = out.with_name(out.name + ".partial")
+    try:
+        _write_onnx(scorer, samples[:2], partial)
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    (again,) = session.run(["scores"], {"images": samples.numpy()})
+    with torch.inference_mode():
+        return _hand_over(partial, out, torch.from_numpy(again) - scorer(samples))
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnx  # noqa: F401  the exporter of torch wants it
+        import onnxruntime
+    except ImportError as error:
+        hint = "pip install 'fedai-radiology[onnx]'"
+        raise ConfigError(f"{error.name} is not installed", hint=hint) from None
+    return cast(ModuleType, onnxruntime)
+
+
+def _write_onnx(scorer: nn.Module, samples: Tensor, path: Path) -> None:
+    """With the exporter over TorchScript: the newer one needs onnxscript, for nothing that is needed here."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a newer one
+        torch.onnx.export(
+            scorer,
+            (samples,),
+            str(path),
+            dynamo=False,
+            opset_version=ONNX_OPSET,
+            input_names=["images"],
+            output_names=["scores"],
+            dynamic_axes={"images": {0: "N"}, "scores": {0: "N"}},
+        )
+
+
+def _samples(study: Study) -> Tensor:
+    """Noise as a site prepares images, uint8 [N, 1, rows, columns]; the first without any contrast."""
+    import torch
+
+    rng, size = np.random.default_rng(0), study.preprocessing.image_size
+    samples = torch.from_numpy(rng.integers(0, 256, (SAMPLES, 1, *size), np.uint8))
+    samples[0] = 0
+    return samples
+
+
+def _hand_over(partial: Path, out: Path, difference: Tensor) -> float:
+    """Give the file its name if its scores are the network's; raise TrainingError, and delete it, if not."""
+    apart = float(difference.abs().max())
     if not apart <= MOST_APART:
         partial.unlink()
         told = f"the exported model's scores are up to {apart:.2g} off"
@@ -90,7 +157,10 @@ def export_torchscript(folder: Path, name: str, out: Path) -> float:
     return apart
 
 
-def _scorer(folder: Path, name: str) -> tuple[Study, nn.Module]:
+def load_scorer(folder: Path, name: str) -> tuple[Study, nn.Module]:
+    """A run's study, and its model from prepared images to scores (`scorer_of`). Raises ConfigError where the
+    run's strategy leaves layers at the sites.
+    """
     from fedai.tasks.classification import build_network
     from fedai.weights import layout_of, unpack
 

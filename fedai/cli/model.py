@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ class Form(StrEnum):
     """What a model is exported to."""
 
     torchscript = "torchscript"
+    onnx = "onnx"
+    monai_bundle = "monai-bundle"
 
 
 @app.callback()
@@ -58,18 +61,27 @@ def show(run: RunName, name: ModelName, home: Home = HERE, as_json: JsonOption =
 def export(
     run: RunName,
     name: ModelName,
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write; of a MONAI bundle a new folder.")],
     to: Annotated[Form, typer.Option(help="The form of the file.")] = Form.torchscript,
     home: Home = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model for other software; it is loaded back and compared before the file is there."""
-    from fedai.exports import export_torchscript
     from fedai.record import find_run
 
-    apart = export_torchscript(find_run(run, home), name, out)
+    apart = _exporter(to)(find_run(run, home), name, out)
     told = {"model": name, "form": to.value, "file": str(out), "largest_difference": apart}
     emit(told, as_json=as_json, lines=[f"{out}  scores differ by {apart:.1g} at most"])
+
+
+def _exporter(to: Form) -> Callable[[Path, str, Path], float]:
+    from fedai.exports import export_onnx, export_torchscript
+
+    if to is Form.monai_bundle:
+        from fedai.bundles import export_bundle
+
+        return export_bundle
+    return export_onnx if to is Form.onnx else export_torchscript
 
 
 @app.command()

@@ -57,6 +57,7 @@ MAY_START_PROCESSES = {
     "fedai.demo.federation": {"subprocess"},
     "fedai.demo.hospital": {"multiprocessing"},
     "fedai.simulate": {"multiprocessing"},  # workers of a simulation, over invented sites
+    "fedai.bundles": {"subprocess"},  # MONAI runs what was exported, before it is handed over
 }
 CODE_FROM_DATA = {
     "eval", "exec", "compile", "__import__", "import_module", "find_spec", "spec_from_file_location",

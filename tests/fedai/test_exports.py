@@ -1,37 +1,23 @@
 from __future__ import annotations
 
+import copy
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from run_folders import write_run
 from studies import draw_images, small_study
 
-from fedai.checkpoint import save_checkpoint
 from fedai.cli.app import run as fedai
 from fedai.evaluation import predict
-from fedai.study import Study
+from fedai.exports import load_scorer
 from fedai.tasks.classification import build_network
-from fedai.weights import layout_of, pack
+from fedai.weights import layout_of
 
 Capture = pytest.CaptureFixture[str]
-
-
-def write_run(folder: Path, study: Study) -> Path:
-    """The folder of a run of two rounds, with one site's own model and a reference."""
-    network = build_network(study)
-    layout = study.strategy.shared_layout(network)
-    for number, name in enumerate(("round-0001", "round-0002", "local-north", "ref"), start=1):
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(torch.full_like(parameter, 0.01 * number))
-        save_checkpoint(folder / name, pack(network, layout), layout, study=study.sha256, cases=number)
-    (folder / "references").mkdir()
-    (folder / "ref" / "weights.safetensors").rename(folder / "references" / "centralised.safetensors")
-    facts = {"run": folder.name, "state": "finished", "study": json.loads(study.canonical())}
-    (folder / "record.json").write_text(json.dumps(facts))
-    return folder
 
 
 @pytest.fixture
@@ -89,3 +75,59 @@ def test_a_model_that_is_not_there_or_not_whole_is_refused(
     partly = write_run(tmp_path / "bn-1", study)
     assert fedai(["model", "export", str(partly), "federated", "--out", str(tmp_path / "m.pt")]) == 2
     assert "FedBN leaves layers at each site" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("normalization", ["group", "as_built"])
+def test_onnxruntime_scores_batches_of_any_size_as_the_network_does(
+    normalization: str, tmp_path: Path, capsys: Capture
+) -> None:
+    import onnxruntime
+
+    study = small_study(network={"normalization": normalization})
+    folder, out = write_run(tmp_path / "small-1", study), tmp_path / "model.onnx"
+    words = ["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(out), "--json"]
+    assert fedai(words) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-5
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    images, (_, scorer) = draw_images(40)[0], load_scorer(folder, "federated")
+    for batch in (images[:1], images):
+        (scores,) = session.run(None, {"images": batch.astype(np.float32)})
+        with torch.inference_mode():
+            np.testing.assert_allclose(scores, scorer(torch.from_numpy(batch)).numpy(), atol=1e-5)
+
+
+def test_an_onnx_file_that_scores_otherwise_is_not_handed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from fedai import exports
+
+    def write_another(scorer: torch.nn.Module, samples: torch.Tensor, path: Path) -> None:
+        other = copy.deepcopy(scorer)
+        with torch.no_grad():
+            list(other.parameters())[-1][0] += 0.01  # the bias of the first class
+        write(other, samples, path)
+
+    write = exports._write_onnx
+    monkeypatch.setattr(exports, "_write_onnx", write_another)
+    words = [
+        "model",
+        "export",
+        str(folder),
+        "federated",
+        "--to",
+        "onnx",
+        "--out",
+        str(tmp_path / "model.onnx"),
+    ]
+    assert fedai(words) == 1
+    assert "off" in capsys.readouterr().err
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_without_onnx_the_command_that_installs_it_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    words = ["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(tmp_path / "m.onnx")]
+    assert fedai(words) == 2
+    assert "pip install 'fedai-radiology[onnx]'" in capsys.readouterr().err

@@ -71,6 +71,31 @@ def watch(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
     _watch(home, run, as_json=as_json)
 
 
+@app.command()
+def follow(
+    run: RunName,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard's event files below this folder.")
+    ] = None,
+    home: Home = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a run to its end and write its numbers down as they come, from its first round on."""
+    from fedai.errors import ConfigError
+    from fedai.tensorboard import TensorBoardFiles
+    from fedai_server.following import tell
+    from fedai_server.home import open_home
+
+    if tensorboard is None:
+        raise ConfigError("nowhere to write to", hint="give --tensorboard DIR")
+    runs = _runs(home)
+    runs.get(run)
+    heard = tell(runs, open_home(home).folder / "registry", run, TensorBoardFiles(tensorboard, run))
+    written = tensorboard / run
+    emit({"run": run, "tensorboard": str(written), "events": heard}, as_json=as_json,
+         lines=[f"{written}  {heard} events", f"next: tensorboard --logdir {tensorboard}"])  # fmt: skip
+
+
 @app.command("list")
 def list_runs(home: Home = HERE, as_json: JsonOption = False) -> None:
     """All runs, the oldest first."""
@@ -131,6 +156,25 @@ def matrix(
     records, judgement = joined_runs(runs, home)
     found = matrix_of(margin_and_comparison(records, judgement), left_out_of(records))
     emit(found.to_json(), as_json=as_json, lines=lines_of([table_of(found)]))
+
+
+@app.command()
+def crate(
+    run: RunName,
+    out: Annotated[Path, typer.Option(help="The ZIP file to write.")],
+    weights: Annotated[bool, typer.Option("--weights", help="With the checkpoints themselves.")] = False,
+    home: Home = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an ended run as an RO-Crate: a ZIP file of its record, judgement, study, report and manifests."""
+    from fedai.crates import write_crate
+    from fedai.record import find_run
+
+    files = write_crate(find_run(run, home), out, weights=weights)
+    told = [
+        {"file": file["@id"], "sha256": file["sha256"], "bytes": int(file["contentSize"])} for file in files
+    ]
+    emit({"crate": str(out), "files": told}, as_json=as_json, lines=[f"{out}  {len(files)} files"])
 
 
 @app.command()
