@@ -1,7 +1,7 @@
 """Streaming reducers: add one update, drop it. Memory is that of one sum, whatever the number of sites.
 
 The sum is exact in the sense that counts: it is made of whole numbers, so the order in which sites answer
-changes no bit of it. Each kind of value has a rule of its own:
+changes no bit of it, nor do sums of sums (`+`). Each kind of value has a rule of its own:
 
 parameters           mean weighted by training cases
 running statistics   those of all cases together: a BatchNorm's variance is that within sites and that between
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,14 @@ class ExactSum:
             self._whole[part] += whole.astype(np.int64) + (fraction >> FRACTION_BITS)
             self._fraction[part] = fraction & ((1 << FRACTION_BITS) - 1)
 
+    def __add__(self, other: ExactSum) -> ExactSum:
+        """Both sums as one, to the bit as if all had been added to it. Raises ValueError for other sizes."""
+        both = ExactSum(len(self._whole))
+        fraction = self._fraction + other._fraction  # below 2^63
+        both._whole = self._whole + other._whole + (fraction >> FRACTION_BITS)
+        both._fraction = fraction & ((1 << FRACTION_BITS) - 1)
+        return both
+
     def over(self, divisor: float) -> Doubles:
         """The sum divided, float64 [N]."""
         half = FRACTION_BITS // 2
@@ -164,6 +172,28 @@ class WeightedMean:
         np.maximum(self._counters, update.counters, out=self._counters)
         self._weights.append(weight)
         self._parameter_weights.append(own)
+
+    def __add__(self, other: Self) -> Self:
+        """Both as one, to the bit as if every update had been folded into it: sums of regions are as good as
+        one sum of all sites. Raises FederationError for another kind, layout or setting, or a site in both.
+        """
+        if type(self) is not type(other) or self._settings() != other._settings():
+            raise FederationError("sums of different kinds, networks or settings can't be one")
+        twice = set(self.sites) & set(other.sites)
+        if twice:
+            raise FederationError(f"{', '.join(sorted(twice))}: in both sums, and would count twice")
+        both = replace(self, cases=self.cases + other.cases, sites=self.sites + other.sites)
+        both._parameters = self._parameters + other._parameters
+        both._buffers = self._buffers + other._buffers
+        both._counters = np.maximum(self._counters, other._counters)
+        both._weights = self._weights + other._weights
+        both._parameter_weights = self._parameter_weights + other._parameter_weights
+        return both
+
+    def _settings(self) -> list[object]:
+        """What was given when this was made, not what was added since."""
+        names = [each.name for each in fields(self) if not each.name.startswith("_")]
+        return [getattr(self, name) for name in names if name not in ("cases", "sites")]
 
     @property
     def parameter_weight(self) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class NormalizedMean(WeightedMean):
         normal = Weights((update.parameters / length).astype(np.float32), update.buffers, update.counters)
         super().add(site, normal, cases)
         self._lengths.append(cases * length)
+
+    def __add__(self, other: Self) -> Self:
+        both = super().__add__(other)
+        both._lengths = self._lengths + other._lengths
+        return both
 
     def update(self) -> Weights:
         mean = super().update()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -52,6 +52,11 @@ class FairMean(WeightedMean):
         self.admit(site, update, cases, loss**self.q)
         squared = float((update.parameters.astype(np.float64) ** 2).sum()) * self.lipschitz**2
         self._bends.append(self.q * loss ** (self.q - 1) * squared + self.lipschitz * loss**self.q)
+
+    def __add__(self, other: Self) -> Self:
+        both = super().__add__(other)
+        both._bends = self._bends + other._bends
+        return both
 
     def update(self) -> Weights:
         mean = super().update()

@@ -11,7 +11,7 @@ Of c_i only the change leaves the site, in the array `control`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -81,6 +81,11 @@ class ControlMean(EqualMean):
             raise FederationError("the control variate holds NaN or values that are too large")
         super().add(site, update, cases, steps)
         self._change.add(change)
+
+    def __add__(self, other: Self) -> Self:
+        both = super().__add__(other)
+        both._change = self._change + other._change
+        return both
 
     def noted(self) -> State:
         return {CHANGE: self._change.over(self.among)}
