@@ -102,7 +102,7 @@ NETWORKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("normalization", ["as_built", "group", "instance"])
+@pytest.mark.parametrize("normalization", ["as_built", "group"])
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network["name"])
 def test_monai_builds_the_studys_network_from_the_config(
     network: dict[str, Any], normalization: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
