@@ -24,6 +24,7 @@ PADDING, FRAMES, MODALITY_LUT, VOI_LUT = "00280120", "00280008", "00283000", "00
 MODALITY, PHOTOMETRIC, VOI_FUNCTION = "00080060", "00280004", "00281056"
 CENTER, WIDTH = "00281050", "00281051"
 NAME = "filename_or_obj"
+READ_MODES = ("1", "L", "I", "I;16", "I;16B", "F", "RGB", "RGBA")  # of Pillow; palettes and CMYK aren't
 
 
 def to_network(image: MetaTensor, size: tuple[int, int], lower: float, upper: float) -> MetaTensor:
@@ -32,6 +33,9 @@ def to_network(image: MetaTensor, size: tuple[int, int], lower: float, upper: fl
 
     Raises ValueError for an image that can't be shown as the sites show it.
     """
+    mode = image.meta.get("mode", "L")
+    if mode not in READ_MODES:
+        raise ValueError(f"an image of mode {mode} is not read here: write it in grey")
     tags = {key: value for key, value in image.meta.items() if isinstance(value, Mapping)}
     pixels = _seen(_grey(np.asarray(image.cpu().numpy(), dtype=np.float32)), tags)
     shown = prepare(pixels, size, lower, upper)

@@ -12,6 +12,7 @@ import importlib.resources
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 SAMPLES = ((40, 30), (64, 64), (300, 500), (17, 90), (128, 100), (20, 20), (20, 20))
 RUN = ("-m", "monai.bundle", "run", "--config_file", "configs/inference.json")
 RUN_S = 600
+CAUSE = re.compile(r"^[\w.]*(?:Error|Exception): .*$", re.M)  # the first of a chain
 NETWORK_HEAD = '''"""From fedai {version} (Apache-2.0): how images and layers are normalized."""
 
 from __future__ import annotations
@@ -323,7 +325,7 @@ def _own_scores(bundle: Bundle, images: list[NDArray[np.float32]]) -> NDArray[np
 
 
 def run_bundle(folder: Path, images: Path, out: Path) -> None:
-    """`python -m monai.bundle run` over a folder of images. Raises TrainingError with MONAI's last words."""
+    """`python -m monai.bundle run` over a folder of images. Raises TrainingError with what went wrong."""
     words = [
         sys.executable,
         *RUN,
@@ -333,12 +335,18 @@ def run_bundle(folder: Path, images: Path, out: Path) -> None:
         str(out.absolute()),
     ]
     environment: Mapping[str, str] = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise TrainingError(f"MONAI took more than {RUN_S} s", hint="nothing was written") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise TrainingError(f"MONAI can't run the bundle: {last}", hint="nothing was written")
+        told = CAUSE.search(done.stderr) or re.search(r"\S.*$", done.stderr)
+        raise TrainingError(
+            f"MONAI can't run the bundle: {told[0] if told else 'it said nothing'}",
+            hint="nothing was written",
+        )
 
 
 def read_predictions(path: Path) -> dict[str, list[float]]:

@@ -93,6 +93,17 @@ def test_a_dicom_file_that_cannot_be_shown_as_sites_show_it_is_refused(
         to_network(EnsureChannelFirst()(load(tmp_path / "one.dcm")), (16, 16), 1.0, 99.0)
 
 
+def test_a_picture_whose_values_are_numbers_of_colours_is_refused(tmp_path: Path) -> None:
+    from monai.data import PILReader
+    from monai.transforms import EnsureChannelFirst, LoadImage
+
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8))
+    grey.convert("P").save(tmp_path / "one.png")
+    image = EnsureChannelFirst()(LoadImage(reader=PILReader(reverse_indexing=False))(tmp_path / "one.png"))
+    with pytest.raises(ValueError, match="mode P is not read"):
+        to_network(image, (16, 16), 1.0, 99.0)
+
+
 def test_what_is_known_of_a_patient_ends_where_the_image_is_read(tmp_path: Path) -> None:
     from monai.data import PydicomReader
     from monai.transforms import EnsureChannelFirst, LoadImage
