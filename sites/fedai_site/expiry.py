@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,13 @@ def due(home: SiteHome, now: float | None = None) -> Due:
         "sent": _older(home.sent.glob("*.bin"), kept.sent, at),
         "approvals": _ended(home, kept.approvals, at),
     }
-    return Due({kind: tuple(sorted(filter(_Inside(home.folder), paths))) for kind, paths in found.items()})
+    own = partial(_is_inside, home.folder.resolve())
+    return Due({kind: tuple(sorted(filter(own, paths))) for kind, paths in found.items()})
 
 
-class _Inside:
-    """Whether a path is a file of the home's own: no link, and no folder above it is one that leads away."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
-
-    def __call__(self, path: Path) -> bool:
-        return not path.is_symlink() and path.resolve().is_relative_to(self._folder)
+def _is_inside(folder: Path, path: Path) -> bool:
+    """Whether it is a file of the folder's own: no link, and none above it that leads away."""
+    return not path.is_symlink() and path.resolve().is_relative_to(folder)
 
 
 def _originals(home: SiteHome) -> Iterator[Path]:
@@ -110,7 +107,7 @@ def _older(paths: Iterator[Path], days: float | None, at: float) -> list[Path]:
 def _of_runs(home: SiteHome, days: float | None, at: float) -> list[Path]:
     """All files of a run, or none while the last one written is not old enough."""
     found: list[Path] = []
-    for folder in home.runs.glob(RUNS):
+    for folder in home.runs.glob(RUNS) if days is not None else ():
         files = list(files_under(folder))
         old = _older(iter(files), days, at)
         found += old if len(old) == len(files) else []
@@ -160,10 +157,10 @@ def _traces(found: Due) -> Traces:
     """Not of approvals: a study's text may well lie elsewhere."""
     traces = Traces()
     for path in (path for kind, paths in found.files.items() if kind != "approvals" for path in paths):
-        content = path.read_bytes()
-        traces.add(content)
-        if path.suffix == ".npy":
-            traces.add(np.load(path, allow_pickle=False).tobytes())
+        with suppress(FileNotFoundError):  # the agent, or a command, was there first
+            traces.add(path.read_bytes())
+            if path.suffix == ".npy":
+                traces.add(np.load(path, allow_pickle=False).tobytes())
     return traces
 
 
@@ -171,12 +168,12 @@ def _delete(home: SiteHome, found: Due) -> None:
     for paths in found.files.values():
         for path in paths:
             path.unlink(missing_ok=True)
-    for folder in {path.parent for kind in ("arrays", "runs") for path in found.files[kind]}:
+    for folder in {path.parent for path in found.files["arrays"]}:
         with suppress(OSError):  # not empty
             folder.rmdir()
-    for folder in home.runs.glob(RUNS):
-        if not any(files_under(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
+    for parts in {path.relative_to(home.runs).parts[:2] for path in found.files["runs"]}:
+        if not any(files_under(home.runs.joinpath(*parts))):
+            shutil.rmtree(home.runs.joinpath(*parts), ignore_errors=True)
 
 
 def _search(home: SiteHome, found: Due, traces: Traces) -> dict[str, int]:
