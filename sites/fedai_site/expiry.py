@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,10 +21,7 @@ import numpy as np
 
 from fedai.errors import ConfigError, DataError
 from fedai_site import approvals, cache, receipts
-from fedai_site.adding import CLEAN, PRIVATE
-from fedai_site.deidentify.run import AtWork
-from fedai_site.deidentify.run import alone as no_intake
-from fedai_site.home import SiteHome
+from fedai_site.home import CLEAN, DEID, SiteHome
 from fedai_site.inbox import INBOX, waiting
 from fedai_site.policy import read_policy
 from fedai_site.retention import Retention
@@ -87,7 +84,7 @@ def _is_inside(folder: Path, path: Path) -> bool:
 
 def _originals(home: SiteHome) -> Iterator[Path]:
     yield from waiting(home.folder / INBOX)
-    yield from (home.folder / PRIVATE / PICTURES).glob("*.png")
+    yield from (home.folder / DEID / PICTURES).glob("*.png")
 
 
 def _age_days(path: Path, at: float) -> float:
@@ -141,9 +138,9 @@ def purge_expired(home: SiteHome, now: float | None = None) -> Path | None:
     found = due(home, now).first(MOST)
     if not found.counts() and not unfinished.exists():
         return None
-    out, private = home.folder / CLEAN, home.folder / PRIVATE
+    out, private = home.folder / CLEAN, home.folder / DEID
     private.mkdir(exist_ok=True, mode=0o700)
-    with no_intake(private, out) if found.files["originals"] else nullcontext():
+    with _no_intake(private, out) if found.files["originals"] else nullcontext():
         traces, size = _traces(found), found.bytes
         traces.add_kept(unfinished)
         traces.keep(unfinished)
@@ -151,6 +148,13 @@ def purge_expired(home: SiteHome, now: float | None = None) -> Path | None:
     searched = _search(home, found, traces)
     unfinished.unlink()
     return _receipt(home, found, size, searched)
+
+
+def _no_intake(private: Path, out: Path) -> AbstractContextManager[None]:
+    """While originals go none is being cleaned. Raises ConfigError where one is."""
+    from fedai_site.deidentify.run import alone  # pydicom and all: not in an agent that deletes nothing
+
+    return alone(private, out)
 
 
 def _traces(found: Due) -> Traces:
@@ -196,7 +200,7 @@ def _searched(home: SiteHome) -> Iterator[Path]:
     of_runs = set(home.runs.glob(RUNS))
     grounds = (
         (home.folder / CLEAN, ".dcm"), (home.folder / INBOX, ".dcm"), (home.folder / cache.CACHE, ".npy"),
-        (home.sent, ".bin"), (home.folder / PRIVATE / PICTURES, ".png"),
+        (home.sent, ".bin"), (home.folder / DEID / PICTURES, ".png"),
     )  # fmt: skip
     for path in files_under(home.folder):
         alike = any(path.suffix == suffix and path.is_relative_to(folder) for folder, suffix in grounds)
@@ -225,7 +229,5 @@ def keep_to_the_policy(home: SiteHome) -> None:
     try:
         while receipt := purge_expired(home):
             log.info("what was kept too long is deleted: %s", receipt.name)
-    except AtWork:
-        log.info("data are added: what is kept too long goes tomorrow, or with `fedai site purge --expired`")
     except (ConfigError, DataError, OSError) as error:
         log.error("what is kept too long could not be deleted: %s", error)
