@@ -25,6 +25,7 @@ from fedai_site.deidentify.pseudonyms import Pseudonyms
 from fedai_site.deidentify.run import Ran, run
 from fedai_site.deidentify.state import State, Written
 from fedai_site.deidentify.takeover import take
+from fedai_site.home import CLEAN, DEID
 from fedai_site.inbox import open_inbox
 from fedai_site.labels import CONSENSUS, READER, Label, LabelRow, LabelTable, read_labels
 from fedai_site.masks import Masks
@@ -34,7 +35,7 @@ from fedai_site.traits import VERSION, traits_of
 
 Progress = Callable[[int, int], None]
 Coming = Callable[[], Iterable[Path]]
-CLEAN, PRIVATE = "clean", "deid"
+PRIVATE = DEID
 
 
 @dataclass(frozen=True)

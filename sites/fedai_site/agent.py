@@ -29,6 +29,7 @@ from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
 from fedai_site.confinement import confined_to
 from fedai_site.egress import Egress, check_norm, seal
+from fedai_site.expiry import keep_to_the_policy
 from fedai_site.fleet import (
     Envelope,
     Fleet,
@@ -131,8 +132,6 @@ class Agent:
             self.forgot_at = time.monotonic()
             self.sent.prune()
         if time.monotonic() - self.expired_at > DAY_S:
-            from fedai_site.expiry import keep_to_the_policy
-
             self.expired_at = time.monotonic()
             keep_to_the_policy(self.home)
 

@@ -40,8 +40,9 @@ PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 @dataclass(frozen=True)
 class Case:
     """One labelled image: its id and its patient's pseudonym, the class index, the clean file and that file's
-    SHA-256. Of a segmentation its mask, and by structure whether that is there: 2 * number + 1 if so. `traits`
-    are not what a case is known by: they may be read anew.
+    SHA-256. Of a segmentation its mask, and by structure whether that is there: 2 * number + 1 if so.
+
+    `traits` are not what a case is known by: they may be read anew.
     """
 
     id: str

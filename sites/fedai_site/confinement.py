@@ -36,10 +36,10 @@ class Elsewhere(RefusedByPolicy, PermissionError):
 def destinations(address: str) -> frozenset[Place]:
     """The server, HOST:PORT, and the proxies that the environment names."""
     named = [url for name in PROXIES if (url := os.environ.get(name))]
-    proxies = [httpx.URL(url if "://" in url else f"http://{url}") for url in named]
-    host, _, port = address.rpartition(":")
-    places = ((url.host, url.port or (443 if url.scheme == "https" else 80)) for url in proxies)
-    return frozenset({(host.strip("[]").lower(), int(port)), *places})
+    texts = [f"https://{address}", *(url if "://" in url else f"http://{url}" for url in named)]
+    ports = {"https": 443, "http": 80}
+    urls = [httpx.URL(text) for text in texts]
+    return frozenset((url.raw_host.decode("ascii"), url.port or ports.get(url.scheme, 0)) for url in urls)
 
 
 def confine(places: Iterable[Place]) -> None:

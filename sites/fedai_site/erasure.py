@@ -18,14 +18,14 @@ import numpy as np
 
 from fedai.errors import ConfigError, DataError
 from fedai_site import cache, influence, intake, masks, receipts
-from fedai_site.adding import CLEAN, PRIVATE, recatalogue
+from fedai_site.adding import PRIVATE, recatalogue
 from fedai_site.catalogue import Catalogue, Record
 from fedai_site.consents import Consents, Withdrawal
 from fedai_site.deidentify.erasing import Belongings, Who, belongings, erase, names_in
 from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
 from fedai_site.deidentify.run import AtWork, alone
 from fedai_site.deidentify.state import State
-from fedai_site.home import SiteHome
+from fedai_site.home import CLEAN, SiteHome
 from fedai_site.inbox import INBOX, waiting
 from fedai_site.replies import KEPT_REPLIES, SCORES
 from fedai_site.traces import UNFINISHED, Traces, files_under, find

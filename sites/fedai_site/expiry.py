@@ -10,9 +10,10 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,7 @@ import numpy as np
 
 from fedai.errors import ConfigError, DataError
 from fedai_site import approvals, cache, receipts
-from fedai_site.adding import CLEAN, PRIVATE
-from fedai_site.deidentify.run import AtWork
-from fedai_site.deidentify.run import alone as no_intake
-from fedai_site.home import SiteHome
+from fedai_site.home import CLEAN, DEID, SiteHome
 from fedai_site.inbox import INBOX, waiting
 from fedai_site.policy import read_policy
 from fedai_site.retention import Retention
@@ -75,22 +73,18 @@ def due(home: SiteHome, now: float | None = None) -> Due:
         "sent": _older(home.sent.glob("*.bin"), kept.sent, at),
         "approvals": _ended(home, kept.approvals, at),
     }
-    return Due({kind: tuple(sorted(filter(_Inside(home.folder), paths))) for kind, paths in found.items()})
+    own = partial(_is_inside, home.folder.resolve())
+    return Due({kind: tuple(sorted(filter(own, paths))) for kind, paths in found.items()})
 
 
-class _Inside:
-    """Whether a path is a file of the home's own: no link, and no folder above it is one that leads away."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
-
-    def __call__(self, path: Path) -> bool:
-        return not path.is_symlink() and path.resolve().is_relative_to(self._folder)
+def _is_inside(folder: Path, path: Path) -> bool:
+    """Whether it is a file of the folder's own: no link, and none above it that leads away."""
+    return not path.is_symlink() and path.resolve().is_relative_to(folder)
 
 
 def _originals(home: SiteHome) -> Iterator[Path]:
     yield from waiting(home.folder / INBOX)
-    yield from (home.folder / PRIVATE / PICTURES).glob("*.png")
+    yield from (home.folder / DEID / PICTURES).glob("*.png")
 
 
 def _age_days(path: Path, at: float) -> float:
@@ -110,7 +104,7 @@ def _older(paths: Iterator[Path], days: float | None, at: float) -> list[Path]:
 def _of_runs(home: SiteHome, days: float | None, at: float) -> list[Path]:
     """All files of a run, or none while the last one written is not old enough."""
     found: list[Path] = []
-    for folder in home.runs.glob(RUNS):
+    for folder in home.runs.glob(RUNS) if days is not None else ():
         files = list(files_under(folder))
         old = _older(iter(files), days, at)
         found += old if len(old) == len(files) else []
@@ -144,9 +138,9 @@ def purge_expired(home: SiteHome, now: float | None = None) -> Path | None:
     found = due(home, now).first(MOST)
     if not found.counts() and not unfinished.exists():
         return None
-    out, private = home.folder / CLEAN, home.folder / PRIVATE
+    out, private = home.folder / CLEAN, home.folder / DEID
     private.mkdir(exist_ok=True, mode=0o700)
-    with no_intake(private, out) if found.files["originals"] else nullcontext():
+    with _no_intake(private, out) if found.files["originals"] else nullcontext():
         traces, size = _traces(found), found.bytes
         traces.add_kept(unfinished)
         traces.keep(unfinished)
@@ -156,14 +150,21 @@ def purge_expired(home: SiteHome, now: float | None = None) -> Path | None:
     return _receipt(home, found, size, searched)
 
 
+def _no_intake(private: Path, out: Path) -> AbstractContextManager[None]:
+    """While originals go none is being cleaned. Raises ConfigError where one is."""
+    from fedai_site.deidentify.run import alone  # pydicom and all: not in an agent that deletes nothing
+
+    return alone(private, out)
+
+
 def _traces(found: Due) -> Traces:
     """Not of approvals: a study's text may well lie elsewhere."""
     traces = Traces()
     for path in (path for kind, paths in found.files.items() if kind != "approvals" for path in paths):
-        content = path.read_bytes()
-        traces.add(content)
-        if path.suffix == ".npy":
-            traces.add(np.load(path, allow_pickle=False).tobytes())
+        with suppress(FileNotFoundError):  # the agent, or a command, was there first
+            traces.add(path.read_bytes())
+            if path.suffix == ".npy":
+                traces.add(np.load(path, allow_pickle=False).tobytes())
     return traces
 
 
@@ -171,12 +172,12 @@ def _delete(home: SiteHome, found: Due) -> None:
     for paths in found.files.values():
         for path in paths:
             path.unlink(missing_ok=True)
-    for folder in {path.parent for kind in ("arrays", "runs") for path in found.files[kind]}:
+    for folder in {path.parent for path in found.files["arrays"]}:
         with suppress(OSError):  # not empty
             folder.rmdir()
-    for folder in home.runs.glob(RUNS):
-        if not any(files_under(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
+    for parts in {path.relative_to(home.runs).parts[:2] for path in found.files["runs"]}:
+        if not any(files_under(home.runs.joinpath(*parts))):
+            shutil.rmtree(home.runs.joinpath(*parts), ignore_errors=True)
 
 
 def _search(home: SiteHome, found: Due, traces: Traces) -> dict[str, int]:
@@ -199,7 +200,7 @@ def _searched(home: SiteHome) -> Iterator[Path]:
     of_runs = set(home.runs.glob(RUNS))
     grounds = (
         (home.folder / CLEAN, ".dcm"), (home.folder / INBOX, ".dcm"), (home.folder / cache.CACHE, ".npy"),
-        (home.sent, ".bin"), (home.folder / PRIVATE / PICTURES, ".png"),
+        (home.sent, ".bin"), (home.folder / DEID / PICTURES, ".png"),
     )  # fmt: skip
     for path in files_under(home.folder):
         alike = any(path.suffix == suffix and path.is_relative_to(folder) for folder, suffix in grounds)
@@ -228,7 +229,5 @@ def keep_to_the_policy(home: SiteHome) -> None:
     try:
         while receipt := purge_expired(home):
             log.info("what was kept too long is deleted: %s", receipt.name)
-    except AtWork:
-        log.info("data are added: what is kept too long goes tomorrow, or with `fedai site purge --expired`")
     except (ConfigError, DataError, OSError) as error:
         log.error("what is kept too long could not be deleted: %s", error)

@@ -18,6 +18,7 @@ from fedai.yamlfile import Frozen, load
 from fedai_site.pacs import Dicomweb, Receiver
 
 PRIVATE = 0o600
+CLEAN, DEID = "clean", "deid"  # folders: clean images, and what is known of their originals
 AUTHORITY = "ca.pem"  # in the home; site.yaml names it relative to the home
 
 

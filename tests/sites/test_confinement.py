@@ -81,6 +81,7 @@ def test_the_server_and_the_proxy_before_it_are_what_may_be_reached(monkeypatch:
         monkeypatch.delenv(name, raising=False)
     assert destinations("Fl.Example.org:8443") == {("fl.example.org", 8443)}
     assert destinations("[::1]:8443") == {("::1", 8443)}
+    assert destinations("병원.example:443") == {("xn--om3bw6p.example", 443)}, "as it is resolved"
     monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy.hospital.example:3128")
     monkeypatch.setenv("all_proxy", "proxy2.hospital.example")
     assert destinations("fl.example.org:8443") == {
