@@ -16,7 +16,8 @@ WALLS = {
     "sites/fedai_site/budget.py", "fedai/signatures.py", "fedai/heads.py", "sites/fedai_site/receiver.py",
     "sites/fedai_site/dicomweb.py", "sites/fedai_site/fetching.py", "sites/fedai_site/inbox.py",
     "sites/fedai_site/archives.py", "sites/fedai_site/sources.py", "sites/fedai_site/pacs.py",
-    "sites/fedai_site/traits.py", "sites/fedai_site/requests.py",
+    "sites/fedai_site/traits.py", "sites/fedai_site/requests.py", "sites/fedai_site/groups.py",
+    "sites/fedai_site/withheld.py",
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def test_the_line_counts_are_true() -> None:
 def test_what_stands_at_the_doors_can_be_read_in_an_afternoon() -> None:
     doors = [name for name in told() if "/deidentify/" not in name and "/verification/" not in name]
     assert set(doors) >= WALLS
-    assert sum(map(counted, doors)) <= 6400
+    assert sum(map(counted, doors)) <= 6700
 
 
 def test_code_that_touches_flower_or_dicom_at_a_site_is_on_the_list() -> None:
