@@ -45,7 +45,7 @@ def tell_groups(
     keys = _keys(wanted, names.values(), cell)
     before = {one: read_told(catalogue, f"{split}/{one[0]}", key)[0] for one, key in keys.items()}
     if any(patients is None for patients in before.values()):
-        sets = list(read_told(catalogue, split, "")[1].values())
+        sets = [*read_told(catalogue, split, "")[1].values(), set(names.values())]
         told = choose(wanted, classes_of(cases, names), sets, groups_told(catalogue, split), cell)
         before = {(variable, level): told.get(variable, {}).get(level, set()) for variable, level in keys}
         keep_told(catalogue, [(f"{split}/{one[0]}", keys[one], of or set()) for one, of in before.items()])

@@ -17,6 +17,7 @@ WALLS = {
     "sites/fedai_site/dicomweb.py", "sites/fedai_site/fetching.py", "sites/fedai_site/inbox.py",
     "sites/fedai_site/archives.py", "sites/fedai_site/sources.py", "sites/fedai_site/pacs.py",
     "sites/fedai_site/traits.py", "sites/fedai_site/requests.py", "sites/fedai_site/confinement.py",
+    "sites/fedai_site/groups.py", "sites/fedai_site/withheld.py",
 }  # fmt: skip
 
 
