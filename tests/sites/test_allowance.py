@@ -103,6 +103,6 @@ def test_a_segmentations_models_are_linked_once_and_the_same_ones_alone(tmp_path
     """There is no pool that could get smaller, so nothing but the very same may be asked again."""
     first = task_of("place", models=("federated", "local:north"), arrays={})
     for _ in range(2):
-        claim(tmp_path, 7, first, STUDY)
+        allowance.claim(tmp_path, 7, first, STUDY)
     with pytest.raises(RefusedByPolicy, match="before, with another content"):
-        claim(tmp_path, 7, task_of("place", models=("federated", "local:east"), arrays={}), STUDY)
+        allowance.claim(tmp_path, 7, task_of("place", models=("federated", "local:east"), arrays={}), STUDY)
