@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedai.errors import RefusedByPolicy
 from fedai.study import Study
@@ -104,15 +105,20 @@ def _is_within(path: Path, task: Task) -> bool:
             models, last = tuple(kept["models"].tolist()), kept["histograms"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
-    new = task.arrays["histograms"]
+    new = _pool(task)
     return models == task.models and last.shape == new.shape and bool((new <= last).all())
 
 
 def _keep_placed(path: Path, task: Task) -> None:
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, models=np.array(task.models), histograms=task.arrays["histograms"])
+        np.savez_compressed(file, models=np.array(task.models), histograms=_pool(task))
     partial.replace(_placed(path))
+
+
+def _pool(task: Task) -> npt.NDArray[Any]:
+    """The histograms to place in; a segmentation's models are linked without any."""
+    return np.asarray(task.arrays.get("histograms", np.zeros(0, np.uint32)))
 
 
 def _placed(path: Path) -> Path:

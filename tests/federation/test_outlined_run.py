@@ -118,8 +118,7 @@ def test_the_report_is_one_file_with_the_same_numbers(
     ("words", "told"),
     [
         (["compare", "outlines-1", "--margin", "0.05"], "--margin is of an AUROC"),
-        (["compare", "outlines-1", "outlines-1"], "compared one by one"),
-        (["model", "card", "outlines-1", "federated"], "is for classifications alone"),
+        (["model", "card", "outlines-1", "federated", "--out", "card.md"], "is for classifications alone"),
     ],
 )
 def test_what_is_of_scores_is_refused_plainly(

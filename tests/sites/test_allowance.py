@@ -97,3 +97,12 @@ def test_only_so_many_models_are_scored_in_a_run(tmp_path: Path) -> None:
     with pytest.raises(RefusedByPolicy, match="models scored"):
         allowance.claim(tmp_path, 7, dataclasses.replace(task, model="one-more"), STUDY)
     allowance.claim(tmp_path, 7, dataclasses.replace(task, model="model-0"), STUDY)
+
+
+def test_a_segmentations_models_are_linked_once_and_the_same_ones_alone(tmp_path: Path) -> None:
+    """There is no pool that could get smaller, so nothing but the very same may be asked again."""
+    first = task_of("place", models=("federated", "local:north"), arrays={})
+    for _ in range(2):
+        allowance.claim(tmp_path, 7, first, STUDY)
+    with pytest.raises(RefusedByPolicy, match="before, with another content"):
+        allowance.claim(tmp_path, 7, task_of("place", models=("federated", "local:east"), arrays={}), STUDY)
