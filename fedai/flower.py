@@ -1,5 +1,9 @@
 """Tasks and replies as Flower's RecordDict, and back; strict in both directions.
 
+Flower carries each record and each array as objects of their own, and every object is a request to push and
+one to pull. So a message is one record of words, `head`, and one array of bytes: all arrays one after the
+other, whose names, dtypes and shapes are the head's `parts`.
+
 A message travels as objects that name each other. Who puts one together again counts first what it will come
 to: `pulled_within` while its objects come, `check_objects` before Flower inflates them.
 """
@@ -15,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedai import wire
 from fedai.errors import RefusedByPolicy
@@ -27,6 +31,15 @@ NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+PACKED = "packed"
+DTYPES = {
+    np.dtype(kind).name: kind
+    for kind in (
+        np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64,
+        np.float16, np.float32, np.float64,
+    )
+}  # fmt: skip
 
 MESSAGE_TYPES = {
     "ready": "query",
@@ -40,12 +53,7 @@ MESSAGE_TYPES = {
 def task_record(task: Task) -> RecordDict:
     """A task as records `task` (JSON words) and `arrays`."""
     names = ("kind", "study", "run", "round", "model", "models", "layout")
-    return RecordDict(
-        {
-            "task": ConfigRecord({"head": json.dumps({name: getattr(task, name) for name in names})}),
-            "arrays": _array_record(task.arrays),
-        }
-    )
+    return _record("task", {name: getattr(task, name) for name in names}, task.arrays)
 
 
 def read_task(record: RecordDict) -> Task:
@@ -53,8 +61,8 @@ def read_task(record: RecordDict) -> Task:
     _expect(record, {"task": ConfigRecord, "arrays": ArrayRecord})
     try:
         head = _head(record, "task")
-        models = tuple(head.pop("models"))
-        task = Task(**head, models=models, arrays=_arrays(record["arrays"]))
+        models, parts = tuple(head.pop("models")), head.pop("parts")
+        task = Task(**head, models=models, arrays=_arrays(record["arrays"], parts))
     except Exception:  # noqa: BLE001  another process's bytes: a header can make numpy raise anything
         raise RefusedByPolicy("the message is not a task") from None
     _check_words(task)
@@ -62,41 +70,30 @@ def read_task(record: RecordDict) -> Task:
 
 
 def reply_record(reply: Reply) -> RecordDict:
-    """A reply as records `reply` (JSON words), `arrays`, `metrics`, `words`."""
-    head = {
-        "kind": reply.kind,
-        "task": reply.task,
-        "study": reply.study,
-        "round": reply.round,
-        "model": reply.model,
-        "layout": reply.layout,
-    }
+    """A reply as records `reply` (JSON words, metrics among them) and `arrays`."""
+    names = ("kind", "task", "study", "round", "model", "layout")
+    head = {name: getattr(reply, name) for name in names}
+    head |= {"metrics": dict(reply.metrics), "words": dict(reply.words)}
     if reply.ledger:
         head["ledger"] = dict(reply.ledger)
-    return RecordDict(
-        {
-            "reply": ConfigRecord({"head": json.dumps(head)}),
-            "arrays": _array_record(reply.arrays),
-            "metrics": MetricRecord(dict(reply.metrics)),
-            "words": ConfigRecord(dict(reply.words)),
-        }
-    )
+    return _record("reply", head, reply.arrays)
 
 
 def read_reply(record: RecordDict) -> Reply:
     """A reply from records. Raises RefusedByPolicy where there is a record or a key too many or too few."""
-    _expect(
-        record, {"reply": ConfigRecord, "arrays": ArrayRecord, "metrics": MetricRecord, "words": ConfigRecord}
-    )
+    _expect(record, {"reply": ConfigRecord, "arrays": ArrayRecord})
     try:
         head = _head(record, "reply")
-        metrics = dict(cast(MetricRecord, record["metrics"]))
-        words = dict(cast(ConfigRecord, record["words"]))
-        return Reply(
-            **head, arrays=_arrays(record["arrays"]), metrics=cast(Any, metrics), words=cast(Any, words)
-        )
+        parts, metrics, words = head.pop("parts"), dict(head.pop("metrics")), dict(head.pop("words"))
+        return Reply(**head, arrays=_arrays(record["arrays"], parts), metrics=metrics, words=words)
     except Exception:  # noqa: BLE001  another process's bytes: a header can make numpy raise anything
         raise RefusedByPolicy("the message is not a reply") from None
+
+
+def _record(name: str, head: dict[str, Any], arrays: wire.Arrays) -> RecordDict:
+    parts = [[key, array.dtype.name, list(array.shape)] for key, array in arrays.items()]
+    words = json.dumps({**head, "parts": parts})
+    return RecordDict({name: ConfigRecord({"head": words}), "arrays": _packed(arrays)})
 
 
 def _head(record: RecordDict, name: str) -> dict[str, Any]:
@@ -129,21 +126,51 @@ def _expect(record: RecordDict, kinds: dict[str, type]) -> None:
         raise RefusedByPolicy("the message has other records than a task or reply has")
 
 
-def _array_record(arrays: Any) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+def _packed(arrays: wire.Arrays) -> ArrayRecord:
+    """All arrays as one of bytes; none where there are none."""
+    rows = [np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for array in arrays.values()]
+    if not rows:
+        return ArrayRecord()
+    size, header = sum(row.nbytes for row in rows), io.BytesIO()
+    form = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(header, form)
+    data = b"".join([header.getvalue(), *rows])
+    packed = Array(dtype="uint8", shape=(size,), stype="numpy.ndarray", data=data)
+    return ArrayRecord({PACKED: packed})
 
 
-def _arrays(record: Any) -> dict[str, npt.NDArray[Any]]:
-    return {name: _numbers(array) for name, array in cast(ArrayRecord, record).items()}
+def _arrays(record: Any, parts: Any) -> dict[str, npt.NDArray[Any]]:
+    """The arrays, once the parts' dtypes and shapes are those of numbers, and as many as there are bytes."""
+    packed = cast(ArrayRecord, record)
+    if list(packed) != ([PACKED] if parts else []):
+        raise KeyError(PACKED)
+    data = _numbers(packed[PACKED]) if parts else memoryview(b"")
+    found, place = {}, 0
+    for name, dtype, shape in parts:
+        kind = np.dtype(DTYPES[dtype]).newbyteorder("<")
+        count = math.prod(_size(length) for length in shape)
+        values = np.frombuffer(data, kind, count, place) if count else np.empty(0, kind)
+        found[str(name)] = values.reshape(shape).astype(DTYPES[dtype])
+        place += values.nbytes
+    if place != len(data) or len(found) != len(parts):
+        raise ValueError("parts")
+    return found
 
 
-def _numbers(array: Array) -> npt.NDArray[Any]:
-    """The array, once its header says that it holds numbers and as many as there are bytes for."""
+def _size(length: Any) -> int:
+    if type(length) is not int or length < 0:
+        raise TypeError("shape")
+    return length
+
+
+def _numbers(array: Array) -> memoryview:
+    """An array's bytes, once its header says that it holds bytes and as many as there are."""
     data = io.BytesIO(array.data)
     shape, _, dtype = NPY_HEADERS[np.lib.format.read_magic(data)](data)
-    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(array.data) - data.tell():
-        raise TypeError("not an array of numbers")
-    return cast(npt.NDArray[Any], array.numpy())
+    body = memoryview(array.data)[data.tell() :]
+    if dtype != np.uint8 or shape != (len(body),):
+        raise TypeError("not an array of bytes")
+    return body
 
 
 def pulled_within(pull: Callable[[str], bytes], maximum_bytes: int) -> Callable[[str], bytes]:

@@ -108,7 +108,8 @@ def with_head(record: RecordDict, name: str, head: Any) -> RecordDict:
     return RecordDict({**record, name: ConfigRecord({"head": text})})
 
 
-TASK = {"kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "models": [], "layout": ""}
+WORDS = {"kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "models": [], "layout": ""}
+TASK = {**WORDS, "parts": []}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,7 @@ TASK = {"kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "m
         {},
         {**TASK, "more": 1},
         {**TASK, "arrays": {}},
+        {**TASK, "parts": [["x", "float32", [1]]]},
         {key: value for key, value in TASK.items() if key != "models"},
         {**TASK, "models": 7},
         {**TASK, "models": [[]]},
@@ -196,11 +198,82 @@ def header(text: str) -> bytes:
 )
 def test_bytes_that_are_no_array_are_refused(data: bytes) -> None:
     array = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=data)
-    bad = ArrayRecord({"parameters": array})
+    bad = ArrayRecord({"packed": array})
+    head = {**TASK, "parts": [["parameters", "float32", [1]]]}
     with pytest.raises(RefusedByPolicy):
         read_reply(RecordDict({**reply_record(reply_to(task_of("ready"))), "arrays": bad}))
     with pytest.raises(RefusedByPolicy):
-        read_task(RecordDict({**task_record(task_of("ready")), "arrays": bad}))
+        read_task(RecordDict({**with_head(task_record(task_of("ready")), "task", head), "arrays": bad}))
+
+
+FOUR = np.arange(4, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        None,
+        7,
+        {},
+        [],
+        [7],
+        [["x"]],
+        [["x", "float32", [3]]],
+        [["x", "float32", [5]]],
+        [["x", "float32", [4, -1]]],
+        [["x", "float32", [-4]]],
+        [["x", "float32", [True, 4]]],
+        [["x", "float32", [4.0]]],
+        [["x", "float32", 4]],
+        [["x", "float32", [2**70]]],
+        [["x", "float32", [4]], ["x", "float32", [0]]],
+        [["x", "float32", [4]], ["y", "float32", [0, 2**70]]],
+        [["x", "float32", [4]], ["y", "float32", [1]]],
+        [["x", "object", [2]]],
+        [["x", "f4,f4", [2]]],
+        [["x", ["float32"], [4]]],
+        [["x", "float32", [4], "more"]],
+    ],
+)
+def test_parts_that_are_not_those_of_the_bytes_are_refused(parts: Any) -> None:
+    record = task_record(task_of("ready", arrays={"x": FOUR}))
+    sound = {**TASK, "parts": [["x", "float32", [4]]]}
+    assert read_task(with_head(record, "task", sound)).arrays["x"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(RefusedByPolicy, match="is not a task"):
+        read_task(with_head(record, "task", {**TASK, "parts": parts}))
+
+
+def test_bytes_that_no_part_names_are_refused() -> None:
+    record = task_record(task_of("ready", arrays={"x": FOUR}))
+    more = ArrayRecord({"packed": record.array_records["arrays"]["packed"], "notes": Array(FOUR)})
+    with pytest.raises(RefusedByPolicy, match="is not a task"):
+        read_task(RecordDict({**record, "arrays": more}))
+
+
+def test_arrays_of_every_dtype_and_shape_arrive_as_they_were_sent() -> None:
+    sent_arrays = {
+        "none": np.zeros((0, 3), np.float32),
+        "one": np.array(7, np.int64),
+        "flags": np.array([True, False]),
+        "odd": np.arange(3, dtype=np.uint8),
+        "after": np.arange(6, dtype=np.float64).reshape(2, 3) / 3,
+        "turned": np.arange(4, dtype=">u4"),
+    }
+    found = read_task(sent(task_record(task_of("ready", arrays=sent_arrays)))).arrays
+    assert list(found) == list(sent_arrays)
+    for name, array in sent_arrays.items():
+        assert found[name].shape == array.shape
+        assert found[name].dtype == array.dtype.newbyteorder("=")
+        assert np.array_equal(found[name], array)
+        assert found[name].flags.writeable
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_is_few_objects(kind: wire.TaskKind) -> None:
+    """Each is a request to push and one to pull: what a round costs beside the computing."""
+    task = task_of(kind)
+    assert len(objects_of(task_record(task))) <= 5
+    assert len(objects_of(reply_record(reply_to(task)))) <= 5
 
 
 def test_arrays_keep_their_values_where_they_do_not_lie_in_a_row() -> None:

@@ -231,7 +231,7 @@ def odd_records(task: Task) -> RecordDict:
 
 def torn(task: Task) -> RecordDict:
     record = reply_record(reply_to(task))
-    record["arrays"]["parameters"].data = b"\x93NUMPY\x01\x00"  # type: ignore[index]
+    record["arrays"]["packed"].data = b"\x93NUMPY\x01\x00"  # type: ignore[index]
     return record
 
 
