@@ -134,7 +134,7 @@ def _packed(arrays: wire.Arrays) -> ArrayRecord:
     size, header = sum(row.nbytes for row in rows), io.BytesIO()
     form = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
     np.lib.format.write_array_header_1_0(header, form)
-    data = b"".join([header.getvalue(), *rows])
+    data = b"".join([header.getvalue(), *(row.data for row in rows)])
     packed = Array(dtype="uint8", shape=(size,), stype="numpy.ndarray", data=data)
     return ArrayRecord({PACKED: packed})
 
