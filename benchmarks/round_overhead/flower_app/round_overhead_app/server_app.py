@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from round_overhead_app import work
+from round_overhead_app import records, work
 
 app = ServerApp()
 
@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
         train_metrics_aggr_fn=slowest("train"), evaluate_metrics_aggr_fn=slowest("evaluate"),
     )  # fmt: skip
     rounds = int(context.run_config["rounds"])
-    strategy.start(grid, work.pack(work.build()), num_rounds=rounds, evaluate_fn=note_time)
+    strategy.start(grid, records.pack(work.build()), num_rounds=rounds, evaluate_fn=note_time)
     out = Path(str(context.run_config["out"]))
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(told), encoding="utf-8")

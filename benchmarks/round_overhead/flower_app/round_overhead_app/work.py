@@ -1,11 +1,11 @@
-"""The computing: a small MONAI network, one epoch, one evaluation. Weights travel as one flat array."""
+"""The computing of every side that isn't fedai: a small MONAI network, one epoch, one evaluation."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
 from monai.networks.nets import ResNet
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 BATCH = 16
@@ -20,17 +20,16 @@ def build() -> nn.Module:
     )  # fmt: skip
 
 
-def pack(network: nn.Module) -> ArrayRecord:
-    """All values of the state as one array: many small ones cost Flower far more (a whole object each)."""
-    flat = np.concatenate(
+def flatten(network: nn.Module) -> NDArray[np.float32]:
+    """All values of the state in a row, float32."""
+    return np.concatenate(
         [value.numpy().ravel().astype(np.float32) for value in network.state_dict().values()]
     )
-    return ArrayRecord({"weights": Array(flat)})
 
 
-def unpack(arrays: ArrayRecord, network: nn.Module) -> nn.Module:
-    """The reverse of `pack`, into `network`."""
-    flat, start = torch.from_numpy(arrays["weights"].numpy().copy()), 0
+def restore(values: NDArray[np.float32], network: nn.Module) -> nn.Module:
+    """The reverse of `flatten`, into `network`."""
+    flat, start = torch.from_numpy(values.copy()), 0
     state = {}
     for name, value in network.state_dict().items():
         state[name] = flat[start : start + value.numel()].reshape(value.shape).to(value.dtype)
