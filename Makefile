@@ -12,8 +12,14 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-l
 demo: $(VENV)/.installed
 	$(VENV)/bin/fedai demo --out $(OUT)
 
+# The ways out of fedai come last: with Ignite there, each process that imports MONAI takes a second more.
+EXPORTS = tests/fedai/test_bundles.py tests/fedai/test_exports.py tests/fedai/test_tensorboard.py \
+  tests/server/test_following.py tests/sites/test_bundle_images.py
+
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not faults"
+	$(PIP) -e ".[dev,bundle,onnx,tensorboard]"
+	$(PYTEST) $(EXPORTS)
 
 # Everything but the tests that start real SuperLink and agent processes.
 test-fast: $(VENV)/.installed-dev

@@ -19,6 +19,8 @@ from fedai.preparation import prepare
 from fedai.study import Study
 from fedai.tasks.classification import build_network
 
+pytest.importorskip("ignite")
+
 Capture = pytest.CaptureFixture[str]
 
 

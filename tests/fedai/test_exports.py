@@ -81,7 +81,7 @@ def test_a_model_that_is_not_there_or_not_whole_is_refused(
 def test_onnxruntime_scores_batches_of_any_size_as_the_network_does(
     normalization: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    import onnxruntime
+    onnxruntime = pytest.importorskip("onnxruntime")
 
     study = small_study(network={"normalization": normalization})
     folder, out = write_run(tmp_path / "small-1", study), tmp_path / "model.onnx"
@@ -100,6 +100,8 @@ def test_an_onnx_file_that_scores_otherwise_is_not_handed_over(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     from fedai import exports
+
+    pytest.importorskip("onnxruntime")
 
     def write_another(scorer: torch.nn.Module, samples: torch.Tensor, path: Path) -> None:
         other = copy.deepcopy(scorer)

@@ -5,19 +5,20 @@ from pathlib import Path
 
 import pytest
 from runs import draw_judgement
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedai.compare import compare
 from fedai.errors import ConfigError
 from fedai.events import RoundClosed, judged
 from fedai.tensorboard import TensorBoardFiles
 
+READER = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
 CLOSED = RoundClosed("small-1", 5, 1.5, ("north",), (), (), {"north": {"train_loss": 0.5}})
 
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (round, value), by TensorBoard's own reader."""
-    read = EventAccumulator(str(folder))
+    read = READER.EventAccumulator(str(folder))
     read.Reload()
     return {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 

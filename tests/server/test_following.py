@@ -12,11 +12,12 @@ from fedai_server.following import follow
 from fedai_server.runs import RunDatabase
 from federation_processes import make_home
 from studies import small_study
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedai.cli.app import run as fedai
 from fedai.errors import ConfigError
 from fedai.events import RoundClosed, RunEnded, SiteReady
+
+READER = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 Capture = pytest.CaptureFixture[str]
 SPLITS = {split: {"patients": 2, "cases": 4, "classes": [2, 2]} for split in ("train", "validation", "test")}
@@ -119,7 +120,7 @@ def refuse(*told: object, **more: object) -> None:
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (round, value) of an event file, by TensorBoard's own reader."""
-    read = EventAccumulator(str(folder))
+    read = READER.EventAccumulator(str(folder))
     read.Reload()
     return {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 

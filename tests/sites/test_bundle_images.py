@@ -10,7 +10,6 @@ import pytest
 import torch
 from dicom_files import radiograph, save
 from fedai_site import intake
-from PIL import Image
 from run_folders import write_run
 from studies import small_study
 
@@ -18,6 +17,9 @@ from fedai.bundle_images import to_network
 from fedai.bundles import Bundle, read_predictions, run_bundle, write
 from fedai.exports import load_scorer
 from fedai.preparation import prepare
+
+pytest.importorskip("ignite")
+Image = pytest.importorskip("PIL.Image")
 
 ALIKE = 1e-5
 
