@@ -91,13 +91,15 @@ def export_bundle(folder: Path, name: str, out: Path) -> float:
     """Write a model as a MONAI bundle into the new folder `out`. Gives the largest distance of a score that
     MONAI computed with it from the network's own.
 
-    Raises ConfigError where `out` is there already, MONAI's runner isn't installed or the network is not one
-    of MONAI's, TrainingError where the bundle scores otherwise; then there is none.
+    Raises ConfigError where `out` is there already, MONAI's runner isn't installed, the model is of a
+    segmentation or the network is not one of MONAI's, TrainingError where the bundle scores otherwise; then there is none.
     """
     require_runner()
     if out.exists():
         raise ConfigError(f"{out} is there already", hint="give a new folder; nothing is overwritten")
     bundle = Bundle(folder, name, *load_scorer(folder, name))
+    if bundle.study.task.kind != "classification":
+        raise ConfigError("bundles are of classifications alone", hint="--to torchscript or --to onnx")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -201,7 +201,7 @@ def task_misfits(study: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
         found.append((("training", "loss", "name"), f"the loss {loss} is not for {kind}"))
     if kind == "segmentation":
         judged = _part(study, "judgement")
-        odd = [name for name in ("decision_thresholds", "margin") if judged.get(name)]
+        odd = [name for name in ("decision_thresholds", "margin", "subgroups") if judged.get(name)]
         found += [
             (("judgement", name), f"{name} is of scores, which a segmentation has none of") for name in odd
         ]

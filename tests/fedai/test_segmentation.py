@@ -71,6 +71,7 @@ def problems(changes: dict[str, Any], base: dict[str, Any] = OUTLINES) -> list[s
         ),
         ({"training": {"loss": {"name": "Dice"}}}, SMALL, "training.loss.name: the loss Dice is not for"),
         ({"judgement": {"margin": 0.05}}, OUTLINES, "judgement.margin: margin is of scores"),
+        ({"judgement": {"subgroups": ["sex"]}}, OUTLINES, "judgement.subgroups: subgroups is of scores"),
         ({"task": {"kind": "detection"}}, OUTLINES, "task.kind: there is no 'detection' here"),
         ({"task": {"structures": ["a b"]}}, OUTLINES, "task.structures[0]: string should match"),
         ({"task": {"structures": ["a", "a"]}}, OUTLINES, "task.structures: named twice: a"),
