@@ -92,7 +92,8 @@ def export_bundle(folder: Path, name: str, out: Path) -> float:
     MONAI computed with it from the network's own.
 
     Raises ConfigError where `out` is there already, MONAI's runner isn't installed, the model is of a
-    segmentation or the network is not one of MONAI's, TrainingError where the bundle scores otherwise; then there is none.
+    segmentation or the network is not one of MONAI's, TrainingError where the bundle scores otherwise; then
+    there is none.
     """
     require_runner()
     if out.exists():
