@@ -27,6 +27,7 @@ from fedai.errors import ConfigError, FedaiError
 from fedai_server.connections import Connections
 from fedai_server.gate import LoopbackGate, PublicGate, Recorder
 from fedai_server.home import ServerHome, open_home
+from fedai_server.middlewares import narrow
 from fedai_server.orphans import when_parent_is_gone
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def make_application(home: ServerHome) -> Any:
         database=str(home.database), isolation="process", runtime_dependency_install=False,
     )  # fmt: skip
     application = create_app(config, SuperLinkLifespan)
+    narrow(application)
     home.database.chmod(0o600)
     return application
 
