@@ -66,10 +66,8 @@ BENCH: dict[str, Spoil] = {
 
 
 def _record(content: bytes) -> ArrayRecord:
-    """An array record whose array `parameters` has these bytes, whatever they are."""
-    return ArrayRecord(
-        {"parameters": Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=content)}
-    )
+    """An array record whose packed bytes are these, whatever they are."""
+    return ArrayRecord({"packed": Array(dtype="uint8", shape=(1,), stype="numpy.ndarray", data=content)})
 
 
 def _npy(array: Any) -> bytes:
@@ -97,6 +95,12 @@ def _with(record: RecordDict, name: str, part: Any) -> RecordDict:
     return record
 
 
+def _without(record: RecordDict, key: str) -> ConfigRecord:
+    """The reply's head without one of its keys."""
+    head = json.loads(str(record.config_records["reply"]["head"]))
+    return ConfigRecord({"head": json.dumps({name: value for name, value in head.items() if name != key})})
+
+
 PAST: dict[str, Callable[[RecordDict], RecordDict | Error]] = {
     "past: empty bytes": lambda r: _with(r, "arrays", _record(b"")),
     "past: a pickle": lambda r: _with(r, "arrays", _record(_npy(np.array([object()], dtype=object)))),
@@ -105,7 +109,8 @@ PAST: dict[str, Callable[[RecordDict], RecordDict | Error]] = {
     "past: cut off": lambda r: _with(r, "arrays", _record(_npy(np.zeros(100, np.float32))[:-9])),
     "past: deep JSON": lambda r: _with(r, "reply", ConfigRecord({"head": "[" * 100_000})),
     "past: a record too many": lambda r: _with(r, "notes", ConfigRecord({"text": PLANTED})),
-    "past: no metrics": lambda r: _with(r, "metrics", MetricRecord({})),
+    "past: no metrics": lambda r: _with(r, "reply", _without(r, "metrics")),
+    "past: metrics beside the head": lambda r: _with(r, "metrics", MetricRecord({})),
     "past: text in an error": lambda r: Error(wire.ERROR_NUMBER, PLANTED),
 }
 
