@@ -37,17 +37,17 @@ def _listed(values: Sequence[float]) -> list[float]:
 
 def table(sides: Mapping[str, Sequence[Round]]) -> list[str]:
     """The printed lines: a row a side; seconds, median (quartiles)."""
-    columns = f"{'round':>22}{'computing':>22}{'the rest':>22}{'rounds':>8}{'ratio':>8}"
+    columns = f"{'round':>24}{'computing':>24}{'the rest':>24}{'rounds':>8}{'ratio':>8}"
     head = f"{'seconds, median (quartiles)':28}{columns}"
     told = summary(sides)
     ratios: dict[str, float] = told["ratios"]  # type: ignore[assignment]
     rows = [_row(side, rounds, ratios.get(side)) for side, rounds in sides.items()]
     verdict = "ahead of each" if told["ahead"] else "NOT ahead of each"
-    return [head, *rows, f"ratio: fedai's rest to the side's; fedai is {verdict}"]
+    return [head, *rows, *([f"ratio: fedai's rest to the side's; fedai is {verdict}"] if ratios else [])]
 
 
 def _row(side: str, rounds: Sequence[Round], ratio: float | None) -> str:
-    cells = "".join(f"{_cell(spread(values)):>22}" for values in _columns(rounds).values())
+    cells = "".join(f"{_cell(spread(values)):>24}" for values in _columns(rounds).values())
     return f"{side:28}{cells}{len(rounds):8}{'' if ratio is None else f'{ratio:.2f}':>8}"
 
 

@@ -115,7 +115,7 @@ def _table(told: dict[str, Any]) -> list[str]:
 def environment(folder: Path) -> tuple[Path | None, str]:
     """pfl's own, with the same torch, numpy and MONAI as here; or why there is none."""
     python = folder / "pfl" / "bin" / "python"
-    if python.exists():
+    if python.with_name("ready").exists():
         return python, ""
     same = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy", "scipy")]
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -127,6 +127,7 @@ def environment(folder: Path) -> tuple[Path | None, str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return None, (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+    python.with_name("ready").touch()
     return python, ""
 
 
