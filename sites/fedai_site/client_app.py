@@ -27,11 +27,9 @@ from fedai.metrics import Mean, ScoreHistogram
 from fedai.score import Score
 from fedai.site_state import ALONE, SiteState
 from fedai.study import Segmentation, Study
-from fedai.subgroups import Subgroup, subgroup_arrays
 from fedai.wire import Arrays, Metrics, Reply, Task
-from fedai_site import cache, cohort, outlining
+from fedai_site import cache, cohort, groups, outlining
 from fedai_site.consents import rights_now
-from fedai_site.groups import tell_groups
 from fedai_site.home import SiteHome
 from fedai_site.influence import Discarded, noted
 from fedai_site.marks import marks_of, seed_of_draws
@@ -361,20 +359,8 @@ class Bench:
         patients, asked = self.patients("test"), self.study.judgement
         thresholds = (asked.threshold, asked.net_benefit_at)
         score = Score.of(scores, self.labels("test"), patients, *thresholds)
-        arrays = {**score.to_arrays(), **self._subgroups(scores)}
+        arrays = {**score.to_arrays(), **groups.score(self, scores)}
         return arrays, {"cases": len(scores), "patients": len(set(patients))}
-
-    def _subgroups(self, scores: npt.NDArray[np.float64]) -> Arrays:
-        """What is told of subgroups of the test cases; nothing where the study asks for none."""
-        asked, cases, allowed = self.study.judgement, self.cohort.splits["test"], self.permit
-        if not asked.subgroups:
-            return {}
-        found = tell_groups(
-            self.home.catalogue, "test", cases, asked, allowed.subgroups, allowed.minimum_cell
-        )
-        labels, patients = self.labels("test"), np.array(self.patients("test"))
-        cut = [(scores[of], labels[of], patients[of].tolist()) for of in map(np.array, found)]
-        return subgroup_arrays([Subgroup.of(*part, asked.threshold) for part in cut])
 
     def _place(self, task: Task, kept: Path) -> tuple[Arrays, Metrics]:
         if isinstance(self.study.task, Segmentation):

@@ -14,8 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from fedai.study import Evaluation
-from fedai.subgroups import Variable, level_of
+from fedai.subgroups import Subgroup, Variable, level_of, subgroup_arrays
+from fedai.wire import Arrays
 from fedai_site.withheld import (
     classes_of,
     digest_of,
@@ -28,9 +32,24 @@ from fedai_site.withheld import (
 )
 
 if TYPE_CHECKING:
+    from fedai_site.client_app import Bench
     from fedai_site.cohort import Case
 
+Floats = npt.NDArray[np.float64]
 Told = dict[Variable, dict[str, set[str]]]  # variable -> level -> patients
+
+
+def score(bench: Bench, scores: Floats) -> Arrays:
+    """What is told of subgroups of the test cases, which have `scores` [N, C]; nothing where the study asks
+    for none.
+    """
+    asked, cases, allowed = bench.study.judgement, bench.cohort.splits["test"], bench.permit
+    if not asked.subgroups:
+        return {}
+    found = tell_groups(bench.home.catalogue, "test", cases, asked, allowed.subgroups, allowed.minimum_cell)
+    labels, patients = bench.labels("test"), np.array(bench.patients("test"))
+    cut = [(scores[of], labels[of], patients[of].tolist()) for of in map(np.array, found)]
+    return subgroup_arrays([Subgroup.of(*part, asked.threshold) for part in cut])
 
 
 def tell_groups(
