@@ -115,7 +115,8 @@ def _link(
         {site: answer.marks for site, answer in answers.items()},
         left_out,
     )
-    write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
+    content = json.dumps(judgement.to_json()).encode()
+    run.room.wait_for(lambda: write_whole(run.registry / "judgement.json", content))
 
 
 @dataclass(frozen=True)
