@@ -39,14 +39,14 @@ class Room:
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                log.warning("%s waits %s: %s", self.name, WAITING, error)
-                before = before or self._say()
+                before = before or self._say(error)
                 time.sleep(LOOK_EVERY_S)
         if before is not None:
             self.runs.move(self.name, before.state, before.reason)
         return done
 
-    def _say(self) -> Run:
+    def _say(self, error: OSError) -> Run:
+        log.warning("%s waits %s: %s", self.name, WAITING, error)
         before = self.runs.get(self.name)
         self.runs.move(self.name, "waiting", WAITING)
         return before

@@ -227,7 +227,7 @@ class RunDatabase:
         """In one transaction. Once more where another writer took the name or the number meanwhile (SQLite
         lets one in at a time), or, where this one waits, for a database that can't be used now.
         """
-        tries = 0
+        tries, told = 0, False
         while True:
             try:
                 with transaction(self.place, writes=writes) as connection:
@@ -239,7 +239,9 @@ class RunDatabase:
             except Unusable as error:
                 if not self.waits:
                     raise
-                log.warning("%s; waiting for it", error)
+                if not told:
+                    log.warning("%s; waiting for it", error)
+                told = True
                 time.sleep(AWAY_S)
 
 

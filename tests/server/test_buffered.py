@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from fedai_server.buffered import SENT, sent_before
 from fedai_site.home import SiteHome
 from fedai_site.replies import digest_of
 from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
 from hospitals import SITES, at, make_hospitals, run_of
 from post_office import PostOffice
 from studies import small_study
@@ -84,43 +84,52 @@ def rounds_of(runs: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_slow_sites_update_is_folded_into_the_round_that_is_open_when_it_comes(
-    hospitals: dict[str, SiteHome], tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class Done:
+    """A run in which south and east are late now and then."""
+
+    slow: Slow
+    registry: Path
+    rounds: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def done(hospitals: dict[str, SiteHome], tmp_path_factory: pytest.TempPathFactory) -> Done:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_task_id", "_run_id", "_node_id"):
+            patch.setattr(TaskIdentity, name, 1)
+        slow = Slow(at(hospitals, STUDY, run_id=20), COMES)
+        runs, registry, go = run_of(tmp_path_factory.mktemp("done"), slow.grid, STUDY)
+        go()
+    return Done(slow, registry, rounds_of(runs))
+
+
+def test_a_slow_sites_update_is_folded_into_the_round_that_is_open_when_it_comes(done: Done) -> None:
     """South, sent the first weights, answers in round 3: two rounds stale."""
-    slow = Slow(at(hospitals, STUDY, run_id=20), COMES)
-    runs, registry, go = run_of(tmp_path, slow.grid, STUDY)
-    go()
-    rounds = rounds_of(runs)
     pairs = [["east", "north"], ["east", "north"], ["north", "south"], ["east", "north"]]
-    assert [closed["answered"] for closed in rounds] == pairs
-    assert [closed["staleness"] for closed in rounds[2:]] == [
+    assert [closed["answered"] for closed in done.rounds] == pairs
+    assert [closed["staleness"] for closed in done.rounds[2:]] == [
         {"north": 0, "south": 2},
         {"north": 0, "east": 1},
     ]
-    assert rounds[0]["still_training"] == rounds[1]["still_training"] == ["south"]
-    before, after = (load_checkpoint(registry / f"round-000{n}", LAYOUT) for n in (2, 3))
-    north, south = (slow.sent["north", 3], slow.sent["south", 1])
-    cases = [float(reply.metrics["cases"]) for reply in (north, south)]
-    parts = [Weights.of(dict(reply.arrays)).parameters.astype(np.float64) for reply in (north, south)]
-    moved = (cases[0] * parts[0] + cases[1] / np.sqrt(3) * parts[1]) / sum(cases)
+    assert done.rounds[0]["still_training"] == done.rounds[1]["still_training"] == ["south"]
+    before, after = (load_checkpoint(done.registry / f"round-000{n}", LAYOUT) for n in (2, 3))
+    replies = (done.slow.sent["north", 3], done.slow.sent["south", 1])
+    north, south = (float(reply.metrics["cases"]) for reply in replies)
+    updates = [Weights.of(dict(reply.arrays)).parameters.astype(np.float64) for reply in replies]
+    moved = (north * updates[0] + south / np.sqrt(3) * updates[1]) / (north + south)
     np.testing.assert_allclose(after.parameters - before.parameters, moved, atol=1e-6)
 
 
-def test_a_site_has_one_task_at_a_time_and_each_update_counts_once(
-    hospitals: dict[str, SiteHome], tmp_path: Path
-) -> None:
-    slow = Slow(at(hospitals, STUDY, run_id=21), COMES)
-    runs, _, go = run_of(tmp_path, slow.grid, STUDY)
-    go()
+def test_a_site_has_one_task_at_a_time_and_each_update_counts_once(done: Done) -> None:
     trained = {
         name: [task.round for task in site.asked if task.kind == "train"]
-        for name, site in slow.grid.sites.items()
+        for name, site in done.slow.grid.sites.items()
     }
     assert trained == {"north": [1, 2, 3, 4], "east": [1, 2, 3], "south": [1, 4]}
     folded = [
         (site, closed["number"] - closed["staleness"][site])
-        for closed in rounds_of(runs)
+        for closed in done.rounds
         for site in closed["answered"]
     ]
     assert len(folded) == len(set(folded)) == 8
@@ -154,12 +163,9 @@ class Killed(BaseException):
 
 
 def test_a_run_that_is_taken_up_asks_a_slow_site_the_same_again_and_ends_with_the_same_model(
-    hospitals: dict[str, SiteHome], tmp_path: Path
+    hospitals: dict[str, SiteHome], tmp_path: Path, done: Done
 ) -> None:
     """The process dies in round 3, where south still trains on the first weights."""
-    twin = Slow(at(hospitals, STUDY, run_id=24), COMES)
-    _, undisturbed, go = run_of(tmp_path / "twin", twin.grid, STUDY)
-    go()
     first = Slow(at(hospitals, STUDY, run_id=25), {("south", 1): NEVER})
     north = first.grid.sites["north"].script
 
@@ -182,7 +188,7 @@ def test_a_run_that_is_taken_up_asks_a_slow_site_the_same_again_and_ends_with_th
     assert rounds_of(runs)[2]["staleness"] == {"north": 0, "south": 2}
     for number in (1, 2, 3, 4):
         folder = f"round-{number:04d}"
-        assert checkpoint_sha256(registry / folder) == checkpoint_sha256(undisturbed / folder)
+        assert checkpoint_sha256(registry / folder) == checkpoint_sha256(done.registry / folder)
     assert {fact["round"] for _, _, fact in runs.facts("small-1", SENT)} == {1, 2, 3, 4}
 
 
@@ -190,19 +196,3 @@ def run_of_again(runs: Any, registry: Path, grid: PostOffice) -> None:
     from fedai_server.server_app import conduct
 
     conduct(grid, STUDY, "small-1", runs, registry)
-
-
-def test_nobody_waits_for_a_slow_site(hospitals: dict[str, SiteHome], tmp_path: Path) -> None:
-    grid = at(hospitals, STUDY, run_id=26)
-    south = grid.sites["south"].script
-
-    def slow(task: Task) -> Any:
-        grid.sites["south"].delay_s = 600 if task.kind == "train" else 0
-        return south(task)
-
-    grid.sites["south"].script = slow
-    runs, _, go = run_of(tmp_path, grid, STUDY)
-    begun = time.monotonic()
-    go()
-    assert time.monotonic() - begun < 120
-    assert [closed["still_training"] for closed in rounds_of(runs)] == [["south"]] * 4
