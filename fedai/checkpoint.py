@@ -101,8 +101,12 @@ def _tensors(weights: Weights, layout: Layout) -> dict[str, Any]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole, or as it was before, whatever happens meanwhile."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk it would hold the last of it
+        raise

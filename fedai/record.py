@@ -65,6 +65,14 @@ def _split_plan(study: dict[str, Any]) -> str:
     return f"{study.get('name')}/{split.get('seed')}/{split.get('validation', 0):g}/{split.get('test', 0):g}"
 
 
+def answered_in(closed: Mapping[str, Any]) -> list[str]:
+    """Who answered in a round; where rounds wait for nobody, with how many rounds an update was behind."""
+    stale = closed.get("staleness", {})
+    return [
+        f"{site} ({stale[site]} behind)" if stale.get(site) else site for site in closed.get("answered", [])
+    ]
+
+
 def read_judgement(folder: Path) -> Judgement:
     """judgement.json. Raises ConfigError where the run didn't get that far."""
     if not (folder / "judgement.json").is_file():

@@ -8,6 +8,7 @@ from typing import Any
 from fedai.charts import style_of
 from fedai.figures import cohort_flow, escape, html_table, learning_curves, listed, note_of, styles
 from fedai.performance_figures import calls_flow
+from fedai.record import answered_in
 from fedai.results import FEWEST, Comparison
 from fedai.tables import Table
 from fedai.wire import MINIMUM_CELL
@@ -70,7 +71,7 @@ def table_of_rounds(rounds: Sequence[Json]) -> Table:
     rows = []
     for r in rounds:
         refused = [f"{site} ({code})" for site, code in r.get("refused", {}).items()]
-        who = [", ".join(names) or "–" for names in (r.get("answered", []), r.get("late", []), refused)]
+        who = [", ".join(names) or "–" for names in (answered_in(r), r.get("late", []), refused)]
         cases = sum(int(n) for n in r.get("cases", {}).values())
         checkpoint = str(r.get("checkpoint") or "")[:12] or "–"
         rows.append((str(r["number"]), *who, f"{cases:,}", f"{float(r.get('seconds') or 0):.1f}", checkpoint))

@@ -285,6 +285,9 @@ class Study(Frozen):
         misfit = self.strategy.misfit(self.training.optimizer)
         if misfit:
             wrong.append((("training", "optimizer"), misfit))
+        clash = self.strategy.clash(self.rounds.quorum, len(self.sites))
+        if clash:
+            wrong.append((("strategy",), clash))
         if wrong:
             raise ValueError("; ".join(text for _, text in wrong))
         return self

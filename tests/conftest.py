@@ -37,13 +37,16 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Side by side, one process has the running federation and all tests of it; other files go as a whole."""
+    """Side by side, one process has the running federation and all tests of it, and one that which is shaken;
+    other files go as a whole.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "federation" if _shares(config.rootpath / file) else file
+            path = config.rootpath / file
+            return "federation" if _shares(path) else "shaken" if _shakes(path) else file
 
     return Scheduler(config, log)
 
@@ -51,6 +54,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @cache
 def _shares(file: Path) -> bool:
     return file.parent.name != "faults" and SHARED.search(file.read_text(encoding="utf-8")) is not None
+
+
+@cache
+def _shakes(file: Path) -> bool:
+    return "shaken: Shaken" in file.read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(trylast=True)

@@ -36,7 +36,7 @@ from fedai.study import Study
 SITES = ("north", "east", "south")
 PATIENTS = 28  # three or more of each class in each split: of fewer patients nothing leaves
 SIDE = 24
-CONNECT_S = 60.0
+CONNECT_S = 180.0  # on a machine that has much else to do; a second or two where it hasn't
 RUN_S = 180.0
 WITNESS = Path(__file__).parent / "audit" / "witness"
 WATCHED = Path(__file__).parent / "watched_site.py"
@@ -68,9 +68,13 @@ class Site:
     def start(self) -> None:
         """Start the agent and wait until it says that it is connected."""
         before = self.said("connected")
+        self.begin()
+        wait_for(lambda: self.said("connected") > before, CONNECT_S, f"the agent of {self.name}")
+
+    def begin(self) -> None:
+        """Start the agent's process."""
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(self.command, stdout=output, stderr=output, env=self.environment)
-        wait_for(lambda: self.said("connected") > before, CONNECT_S, f"the agent of {self.name}")
 
     def said(self, text: str) -> int:
         """How often the agent's output holds `text`."""
@@ -317,6 +321,8 @@ def study_of(
     waiting_s: float = 60,
     local_models: bool = False,
     modality: Sequence[str] = ("CR",),
+    seed: int = 3,
+    strategy: dict[str, Any] | None = None,
 ) -> Study:
     """A study with a network of a few thousand weights."""
     facts = {
@@ -328,7 +334,8 @@ def study_of(
         "preprocessing": {"image_size": [SIDE, SIDE]},
         "network": {"name": "ResNet", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8],
                     "conv1_t_size": 3, "normalization": "group"},
-        "training": {"rounds": rounds, "local_epochs": epochs, "batch_size": 8, "seed": 3},
+        "training": {"rounds": rounds, "local_epochs": epochs, "batch_size": 8, "seed": seed},
+        "strategy": strategy or {"name": "FedAvg"},
         "rounds": {"quorum": quorum, "grace_s": grace_s, "deadline_s": deadline_s, "waiting_s": waiting_s,
                    "max_update_mb": 8},
         "split": {"validation": 0.25, "test": 0.25},

@@ -71,8 +71,18 @@ class Line:
                 far.settimeout(None)
                 with self.lock:
                     self.ends |= {near, far}
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        """Both directions, until both have ended."""
+        other = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        other.start()
+        self._pump(near, far)
+        other.join()
+        with self.lock:
+            self.ends -= {near, far}
+        near.close()
+        far.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from fedai.strategies.fedadam import FedAdam
 from fedai.strategies.fedavg import FedAvg
 from fedai.strategies.fedavgm import FedAvgM
 from fedai.strategies.fedbn import FedBN
+from fedai.strategies.fedbuff import FedBuff
 from fedai.strategies.feddyn import FedDyn
 from fedai.strategies.fednova import FedNova
 from fedai.strategies.fedper import FedPer
@@ -28,7 +29,7 @@ from fedai.strategies.rule import Conditions, Rule, State
 from fedai.strategies.scaffold import Scaffold
 from fedai.strategies.trimmed_mean import TrimmedMean
 
-__all__ = ["Conditions", "FedAvg", "Rule", "State", "Strategy"]
+__all__ = ["Conditions", "FedAvg", "FedBuff", "Rule", "State", "Strategy"]
 
 Strategy = Annotated[
     FedAvg
@@ -41,6 +42,7 @@ Strategy = Annotated[
     | FedNova
     | FedDyn
     | QFedAvg
+    | FedBuff
     | FedBN
     | FedPer
     | FedRep

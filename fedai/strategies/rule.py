@@ -89,6 +89,10 @@ class Rule(Frozen):
         """Why the strategy has no meaning with the sites' optimizer, or nothing."""
         return ""
 
+    def clash(self, quorum: int, sites: int) -> str:
+        """Why rounds of a study with this quorum and so many sites can't close, or nothing."""
+        return ""
+
     # what crosses beside weights and updates
 
     def told(self, layout: Layout) -> ArrayForms:

@@ -80,6 +80,7 @@ class Continuation:
     home: ServerHome
     pauses: dict[str, float] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
+    said: str = ""
 
     @property
     def runs(self) -> RunDatabase:
@@ -87,21 +88,27 @@ class Continuation:
 
     def look(self) -> list[str]:
         """Start the runs again whose process is gone; gives their names. Afterwards, where nothing runs, give
-        back what the SuperLink's database doesn't need any more.
+        back what the SuperLink's database doesn't need any more. What stands in the way (no SuperLink, no
+        room on the disk) is logged, and may be gone at the next look.
         """
+        try:
+            return self._look()
+        except (FedaiError, OSError) as error:
+            if str(error) != self.said:
+                log.warning("can't look for runs to go on with: %s", error)
+            self.said = str(error)
+            return []
+
+    def _look(self) -> list[str]:
         under_way = [run for run in self.runs.all() if run.state not in OVER]
         if not under_way:
             compact(self.home.database)
         gone = [run for run in under_way if run.state != "paused" and self._conductor_gone(run) is not None]
         if not gone:
             return []
-        try:
-            with Control(self.home) as control:
-                known = {told.run_id: told for told in control.list_runs()}
-                return [run.name for run in gone if self._is_dead(run, known) and self._again(control, run)]
-        except FederationError as error:
-            log.warning("can't look for runs to go on with: %s", error)
-            return []
+        with Control(self.home) as control:
+            known = {told.run_id: told for told in control.list_runs()}
+            return [run.name for run in gone if self._is_dead(run, known) and self._again(control, run)]
 
     def _conductor_gone(self, run: Run) -> int | None:
         return conductor_gone(self.home.folder / "registry" / run.name)

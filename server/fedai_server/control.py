@@ -95,12 +95,22 @@ class Control:
 
     def stop_run(self, run_id: int) -> bool:
         """Stop a run; False if it had ended before. Raises FederationError where there is no such run."""
-        from flwr.proto.control_pb2 import ListRunsRequest, StopRunRequest
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        if self._is_finished(run_id):
+            return False
+        try:
+            return bool(self._call(self._client.StopRun, StopRunRequest(run_id=run_id)).success)
+        except FederationError:
+            if self._is_finished(run_id):  # its process was quicker
+                return False
+            raise
+
+    def _is_finished(self, run_id: int) -> bool:
+        from flwr.proto.control_pb2 import ListRunsRequest
 
         (run,) = self._call(self._client.ListRuns, ListRunsRequest(run_id=run_id)).run_dict.values()
-        if run.status.status == "finished":
-            return False
-        return bool(self._call(self._client.StopRun, StopRunRequest(run_id=run_id)).success)
+        return bool(run.status.status == "finished")
 
     def list_runs(self, *, limit: int = MOST_RUNS) -> tuple[FlowerRun, ...]:
         """The latest `limit` runs, the oldest first."""

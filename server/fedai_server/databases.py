@@ -20,11 +20,15 @@ SCHEMA = "2"
 BUSY_S = 30
 
 
+class Unusable(ConfigError):
+    """The run database can't be used now: it is away, locked, or its disk is full. It may pass."""
+
+
 @contextmanager
 def transaction(place: Path | str, *, writes: bool) -> Iterator[Connection]:
     """One transaction on an SQLite file, or on the database of a URL; brought to this release's schema first.
 
-    Raises ConfigError where it can't be reached, or is of a newer release.
+    Raises Unusable where it can't be reached or written, ConfigError where it is of a newer release.
     """
     engine = _engine(str(place) if "://" in str(place) else f"sqlite:///{place}")
     try:
@@ -36,10 +40,10 @@ def transaction(place: Path | str, *, writes: bool) -> Iterator[Connection]:
             with connection.begin():
                 yield connection
     except OperationalError as error:
-        raise ConfigError(
+        raise Unusable(
             f"the run database can't be used ({type(error.orig).__name__})",
             where=engine.url.render_as_string(hide_password=True),
-            hint="is it there, and free? see runs_database in server.yaml",
+            hint="is it there, and free, and is there room on its disk? see runs_database in server.yaml",
         ) from error
 
 

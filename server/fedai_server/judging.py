@@ -134,7 +134,8 @@ def _link(
         dict(run.study.judgement.levels.items()),
         {site: told for site, told in subgroups.items() if site in scores},
     )
-    write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
+    content = json.dumps(judgement.to_json()).encode()
+    run.room.wait_for(lambda: write_whole(run.registry / "judgement.json", content))
 
 
 def _without(

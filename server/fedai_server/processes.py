@@ -12,6 +12,7 @@ Runs whose process is gone go on, in this life of the server or in the next: see
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -39,6 +40,8 @@ BACK_OFF_FIRST_S = 0.25
 BACK_OFF_LAST_S = 15.0
 STEADY_S = 30.0  # alive this long: the next death starts at the shortest back-off again
 HOME_VARIABLE = "FEDAI_SERVER_HOME"  # how a ServerApp's process finds its home
+
+log = logging.getLogger("fedai.server.processes")
 
 
 @dataclass
@@ -198,7 +201,10 @@ class Supervisor:
     def _write_pids(self) -> None:
         pids = [f"supervisor {os.getpid()}"]
         pids += [f"{child.name} {child.process.pid}" for child in self.children if child.process is not None]
-        write_file(self.home.state / "processes", ("\n".join(pids) + "\n").encode(), mode=0o600)
+        try:
+            write_file(self.home.state / "processes", ("\n".join(pids) + "\n").encode(), mode=0o600)
+        except OSError as error:  # a full disk is no reason to end what runs
+            log.warning("the processes' ids can't be written: %s", error)
 
 
 def supervise(

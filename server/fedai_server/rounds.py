@@ -48,12 +48,16 @@ class Grid(Protocol):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds. With fewer than `least` answers still possible a question closes soon."""
+    """How long to wait, in seconds. With fewer than `least` answers still possible a question closes soon.
+
+    An answer that may still be taken after the question has closed has `answer_s` to come.
+    """
 
     quorum: int
     grace_s: float
     deadline_s: float
     least: int = 0
+    answer_s: float = 0.0
 
 
 @dataclass
@@ -110,8 +114,8 @@ class _Look:
 
 
 @dataclass
-class _Open:
-    """A site that hasn't answered yet: the messages sent to it, and when it had last come online."""
+class Open:
+    """A question that a site hasn't answered yet: the messages sent, and when the site last came online."""
 
     task: Task
     node_id: int = 0
@@ -156,12 +160,23 @@ class Correspondence:
         """Nodes of the study's sites that are online, by site."""
         return {node.name: node for node in self.grid.get_nodes() if node.name in self.study.sites}
 
-    def ask(self, tasks: Mapping[str, Task], patience: Patience, fold: Fold) -> Asked:
+    def ask(
+        self,
+        tasks: Mapping[str, Task],
+        patience: Patience,
+        fold: Fold,
+        under_way: dict[str, Open] | None = None,
+    ) -> Asked:
         """Ask each site its task. `fold` takes an answer that fits the wire; what it raises counts as a
         refusal.
+
+        `under_way`: what was asked before and isn't answered. Such a site is asked nothing new, and its
+        answer is taken; at the end it holds what isn't answered then.
         """
         started, quorum_at, hopeless_at, looked_at = time.monotonic(), None, None, float("-inf")
-        asked, waiting = Asked(), {site: _Open(task) for site, task in tasks.items()}
+        asked, waiting = Asked(), {} if under_way is None else under_way
+        for site, task in tasks.items():
+            waiting.setdefault(site, Open(task))
         nodes: dict[str, Any] = {}
         while waiting and not self.is_stopped():
             now = time.monotonic()
@@ -184,7 +199,7 @@ class Correspondence:
         asked.seconds = time.monotonic() - started
         return asked
 
-    def _send(self, waiting: dict[str, _Open], nodes: dict[str, Any], patience: Patience) -> None:
+    def _send(self, waiting: dict[str, Open], nodes: dict[str, Any], patience: Patience) -> None:
         """Send what wasn't sent, and again to who has come back since."""
         for site, open_ in waiting.items():
             node = nodes.get(site)
@@ -194,7 +209,7 @@ class Correspondence:
                 task_record(open_.task),
                 dst_node_id=node.node_id,
                 message_type=MESSAGE_TYPES[open_.task.kind],
-                ttl=patience.deadline_s + TTL_MARGIN_S,
+                ttl=max(patience.deadline_s, patience.answer_s) + TTL_MARGIN_S,
                 group_id=str(open_.task.round),
             )
             sent = [message_id for message_id in self.grid.push_messages([message]) if message_id]
@@ -203,7 +218,7 @@ class Correspondence:
                 open_.node_id = node.node_id
                 open_.activated_at = node.last_activated_at
 
-    def _collect(self, site: str, waiting: dict[str, _Open], asked: Asked, fold: Fold) -> None:
+    def _collect(self, site: str, waiting: dict[str, Open], asked: Asked, fold: Fold) -> None:
         """Take a site's answer, if it is there, and let it go again before the next is fetched."""
         open_ = waiting[site]
 
@@ -225,12 +240,12 @@ class Correspondence:
             if waiting.pop(site, None) is not None:
                 asked.refused[site] = f"{error.code} {error.message}"
 
-    def _ask_again(self, site: str, open_: _Open, message: Message) -> None:
+    def _ask_again(self, site: str, open_: Open, message: Message) -> None:
         log.warning("%s: Flower answers for it with code %s; asking again", site, message.error.code)
         open_.messages = [kept for kept in open_.messages if kept != message.metadata.reply_to_message_id]
         open_.activated_at = "" if not open_.messages else open_.activated_at
 
-    def _take(self, site: str, open_: _Open, message: Message, asked: Asked, fold: Fold) -> None:
+    def _take(self, site: str, open_: Open, message: Message, asked: Asked, fold: Fold) -> None:
         try:
             open_.check_sender(message)
             if message.has_error():

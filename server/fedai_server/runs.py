@@ -7,6 +7,7 @@ A run is a row and a list of facts (JSON) in the order in which they happened; `
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Integer,
     MetaData,
     Table,
@@ -31,13 +33,15 @@ from sqlalchemy.schema import Column
 
 from fedai.errors import ConfigError, FederationError
 from fedai.study import Study
-from fedai_server.databases import transaction
+from fedai_server.databases import Unusable, transaction
 
 State = Literal["planned", "waiting", "running", "degraded", "paused", "finished", "failed", "stopped"]
 OVER: tuple[State, ...] = ("finished", "failed", "stopped")
 Result = TypeVar("Result")
 MOST_TRIES = 100
+AWAY_S = 2.0  # between two looks for a database that can't be used
 PAUSED = "by the coordinator; a question that is open is still answered"
+log = logging.getLogger("fedai.server.runs")
 TABLES = MetaData()
 RUNS = Table(
     "runs",
@@ -81,16 +85,18 @@ class Run:
 
 @dataclass(frozen=True)
 class RunDatabase:
-    """Open it anywhere, by any process of the server; each call is one transaction."""
+    """Open it anywhere, by any process of the server; each call is one transaction.
+
+    `waits`: for a database that can't be used now, however long that takes, instead of raising Unusable.
+    """
 
     place: Path | str
+    waits: bool = False
 
     def plan(self, study: Study) -> str:
         """A new run of `study` under the next free name, such as cxr-nodule-3."""
-        return _tried(lambda: self._plan(study))
 
-    def _plan(self, study: Study) -> str:
-        with transaction(self.place, writes=True) as connection:
+        def insert_run(connection: Connection) -> str:
             taken = set(connection.scalars(select(RUNS.c.name)))
             number = 1
             while f"{study.name}-{number}" in taken:
@@ -99,6 +105,8 @@ class RunDatabase:
             row = {"name": name, "study": study.canonical(), "study_sha256": study.sha256}
             connection.execute(insert(RUNS).values(**row, state="planned", started=_now()))
             return name
+
+        return self._do(insert_run, writes=True)
 
     def attach(self, name: str, flower_id: int) -> None:
         """Say which of the SuperLink's runs this is."""
@@ -127,8 +135,8 @@ class RunDatabase:
     def all(self) -> list[Run]:
         """All runs, the oldest first."""
         columns = [RUNS.c[name] for name in Run.__dataclass_fields__]
-        with transaction(self.place, writes=False) as connection:
-            rows = connection.execute(select(*columns).order_by(RUNS.c.started, RUNS.c.name)).all()
+        wanted = select(*columns).order_by(RUNS.c.started, RUNS.c.name)
+        rows = self._do(lambda connection: connection.execute(wanted).all(), writes=False)
         return [Run(row[0], int(row[1] or 0), *row[2:]) for row in rows]
 
     def move(self, name: str, state: State, reason: str = "") -> bool:
@@ -151,18 +159,18 @@ class RunDatabase:
         )
 
     def _change(self, where: ColumnElement[bool], **values: str) -> bool:
-        with transaction(self.place, writes=True) as connection:
-            return connection.execute(update(RUNS).where(where).values(**values)).rowcount == 1
+        wanted = update(RUNS).where(where).values(**values)
+        return self._do(lambda connection: connection.execute(wanted).rowcount == 1, writes=True)
 
     def add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
         """Append one fact."""
-        _tried(lambda: self._add(name, kind, fact))
 
-    def _add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
-        with transaction(self.place, writes=True) as connection:
+        def append(connection: Connection) -> None:
             last = select(func.coalesce(func.max(FACTS.c.seq), 0)).where(FACTS.c.run == name)
             row = {"run": name, "seq": int(connection.scalar(last) or 0) + 1, "at": _now()}
             connection.execute(insert(FACTS).values(**row, kind=kind, fact=json.dumps(fact)))
+
+        self._do(append, writes=True)
 
     def facts(
         self, name: str, kind: str | None = None, after: int = 0
@@ -171,19 +179,19 @@ class RunDatabase:
         wanted = select(FACTS.c.seq, FACTS.c.kind, FACTS.c.fact).where(
             FACTS.c.run == name, FACTS.c.seq > after
         )
-        with transaction(self.place, writes=False) as connection:
-            rows = connection.execute(wanted.order_by(FACTS.c.seq)).all()
+        ordered = wanted.order_by(FACTS.c.seq)
+        rows = self._do(lambda connection: connection.execute(ordered).all(), writes=False)
         return [(seq, found, json.loads(fact)) for seq, found, fact in rows if kind in (None, found)]
 
     def last_head(self, site: str) -> dict[str, Any]:
         """The newest head of a site's ledger, of whichever run; empty where none came yet."""
         heads = select(FACTS.c.fact).where(FACTS.c.kind == "ledger_head").order_by(FACTS.c.id.desc())
-        with transaction(self.place, writes=False) as connection:
-            for told in connection.scalars(heads):
-                fact = json.loads(told)
-                if fact["site"] == site:
-                    return dict(fact["head"])
-        return {}
+
+        def newest(connection: Connection) -> dict[str, Any]:
+            told = (json.loads(fact) for fact in connection.scalars(heads))
+            return next((dict(fact["head"]) for fact in told if fact["site"] == site), {})
+
+        return self._do(newest, writes=False)
 
     def last_round(self, name: str) -> int:
         """The last round that closed; 0 before the first."""
@@ -216,15 +224,26 @@ class RunDatabase:
             "ledger_contradictions": _by_site(facts, "contradiction"),
         }
 
-
-def _tried(write: Callable[[], Result]) -> Result:
-    """Once more where another writer took the name or the number meanwhile; SQLite lets one in at a time."""
-    for _ in range(MOST_TRIES):
-        try:
-            return write()
-        except IntegrityError:
-            continue
-    return write()
+    def _do(self, what: Callable[[Connection], Result], *, writes: bool) -> Result:
+        """In one transaction. Once more where another writer took the name or the number meanwhile (SQLite
+        lets one in at a time), or, where this one waits, for a database that can't be used now.
+        """
+        tries, told = 0, False
+        while True:
+            try:
+                with transaction(self.place, writes=writes) as connection:
+                    return what(connection)
+            except IntegrityError:
+                tries += 1
+                if tries > MOST_TRIES:
+                    raise
+            except Unusable as error:
+                if not self.waits:
+                    raise
+                if not told:
+                    log.warning("%s; waiting for it", error)
+                told = True
+                time.sleep(AWAY_S)
 
 
 def _by_site(facts: list[tuple[int, str, dict[str, Any]]], key: str) -> dict[str, list[Any]]:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid as FlowerGrid
 from flwr.serverapp import ServerApp
@@ -32,33 +31,23 @@ from fedai.checkpoint import (
     load_checkpoint,
     load_state,
     save_checkpoint,
-    save_state,
     write_whole,
 )
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.heads import Head, contradiction
-from fedai.metrics import ScoreHistogram, ratio
-from fedai.strategies import Conditions, State
+from fedai.strategies import FedBuff, State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
 from fedai.weights import Layout, Weights, pack
 from fedai.wire import Reply, Task, TaskKind
-from fedai_server import judging
+from fedai_server import buffered, judging, training
 from fedai_server.continuation import conducting
 from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
 from fedai_server.home import open_home
 from fedai_server.leaving_out import check_judges, check_without, without_of
-from fedai_server.rounds import (
-    Asked,
-    Correspondence,
-    Grid,
-    Patience,
-    absent_of,
-    refusals_of,
-    same_task,
-    told_of,
-)
+from fedai_server.room import Room
+from fedai_server.rounds import Asked, Correspondence, Grid, Open, Patience, refusals_of, same_task, told_of
 from fedai_server.runs import OVER, RunDatabase
 
 PAUSED_POLL_S = 0.5
@@ -71,7 +60,7 @@ app = ServerApp()
 def main(grid: FlowerGrid, context: Context) -> None:
     """What Flower starts: one run of one study, to its end."""
     home = open_home(Path(os.environ["FEDAI_SERVER_HOME"]))
-    runs = RunDatabase(home.runs_database)
+    runs = RunDatabase(home.runs_database, waits=True)
     run = runs.attached_to(context.run_id)
     study = parse_study(str(context.run_config["study"]))
     prepare(int(study.rounds.max_update_mb * 1e6))
@@ -87,7 +76,8 @@ class Interrupted(FederationError):
 def conduct(grid: Any, study: Study, name: str, runs: RunDatabase, registry: Path) -> None:
     """Take a run to its end and write down how it ended; raises what ended it before its time.
 
-    A process that is ended, replaced, or cut off from the SuperLink is no end of the run.
+    A process that is ended, replaced, or cut off from the SuperLink is no end of the run; on a full disk it
+    waits.
     """
     try:
         Conduct(grid, study, name, runs, registry).to_the_end()
@@ -102,8 +92,13 @@ def conduct(grid: Any, study: Study, name: str, runs: RunDatabase, registry: Pat
             runs.move(name, "failed", f"the server's process ended: {type(error).__name__}")
         raise
     finally:
-        registry.mkdir(parents=True, exist_ok=True)
-        write_whole(registry / "record.json", json.dumps(runs.record(name), indent=1).encode())
+        record = json.dumps(runs.record(name), indent=1).encode()
+        Room(runs, name).wait_for(lambda: _write_record(registry, record))
+
+
+def _write_record(registry: Path, record: bytes) -> None:
+    registry.mkdir(parents=True, exist_ok=True)
+    write_whole(registry / "record.json", record)
 
 
 @dataclass
@@ -127,6 +122,8 @@ class Conduct:
         self.without = without_of(self.runs, self.name)
         if self.without:
             check_without(self.without, self.study, network)
+        self.under_way: dict[str, Open] = {}  # where rounds don't wait for it: who still trains, and on what
+        self.room = Room(self.runs, self.name)
         self.flower_id = self.runs.get(self.name).flower_id
         self.post = Correspondence(self.grid, self.study, self.layout, self._is_stopped, self._note_head)
 
@@ -137,9 +134,11 @@ class Conduct:
         references = self.references()  # before any training: a wrong file ends the run here
         start = self.weights
         self.begin()
-        closed = self.take_up()
+        closed, close_round = self.take_up(), training.close_round
+        if isinstance(self.strategy, FedBuff):
+            self.under_way, close_round = buffered.take_up(self, closed), buffered.close_round
         for number in range(closed + 1, self.study.training.rounds + 1):
-            self.close_round(number)
+            close_round(self, number)
         self.runs.move(self.name, "running", "judging the models")
         models = {"federated": self.weights}
         if self.study.judgement.local_models and not self.without:
@@ -227,68 +226,10 @@ class Conduct:
             log.warning("%s: the head of its ledger contradicts an earlier one: %s", site, fault)
         self.runs.add(self.name, "ledger_head", {"site": site, "head": dict(head), "contradiction": fault})
 
-    def close_round(self, number: int) -> None:
-        """One round: weights out, updates folded in as they come, checkpoint. Raises OutOfTime below the
-        quorum.
-        """
-        optimizer = self.study.training.optimizer
-        conditions = Conditions(self.layout, optimizer, len(self.trainers), self.registry)
-        updates = self.strategy.gather(conditions)
-        told: dict[str, dict[str, Any]] = {}
-
-        def fold(site: str, reply: Reply) -> None:
-            facts = _training_facts(reply)
-            steps = int(reply.metrics["steps"])
-            updates.add(site, Weights.of(dict(reply.arrays)), facts["cases"], steps, reply.arrays)
-            told[site] = facts
-
-        asked, least = self._ask_in_turn(number, fold)
-        if len(asked.answered) < least:
-            raise OutOfTime(
-                f"round {number} closed with {len(asked.answered)} of {least} answers"
-                f"{told_of('late', asked.late)}{refusals_of(asked)}",
-                hint="the checkpoint of the round before is kept",
-            )
-        known = {**self.state, **updates.noted()}
-        self.weights, self.state = self.strategy.step(self.weights, updates.update(), known, number)
-        save_state(self.registry / f"round-{number:04d}", self.state)
-        self.parent = self.save(
-            f"round-{number:04d}",
-            self.weights,
-            round=number,
-            sites=sorted(updates.sites),
-            cases=updates.cases,
-        )
-        self.runs.add(self.name, "round_closed", _round_facts(number, asked, told, self.parent))
-        self._tell_state(number, asked)
-        log.info("round %d closed in %.2f s by %s", number, asked.seconds, ", ".join(asked.answered))
-
-    def _ask_in_turn(self, number: int, fold: Callable[[str, Reply], None]) -> tuple[Asked, int]:
-        """Ask the first of the strategy's groups of which one site answers; gives how many had to."""
-        arrays = {**self.weights.arrays(), **self.strategy.tell(self.state, self.layout)}
-        before = Asked()
-        for group in self.strategy.turns(self.trainers, number):
-            least = min(self.study.rounds.quorum, len(group))
-            asked = self.ask("train", fold, sites=list(group), least=least, round=number, arrays=arrays)
-            asked = before.then(asked)
-            if asked.answered:
-                break
-            before = asked
-        return asked, least
-
     @property
     def trainers(self) -> tuple[str, ...]:
         """The sites of the run that train, in the order of the study."""
         return tuple(s for s in self.study.sites if s in self.sites and s not in self.without)
-
-    def _tell_state(self, number: int, asked: Asked) -> None:
-        """Running, or degraded where the last round closed without all of its sites."""
-        absent = absent_of(asked)
-        if absent:
-            who = ", ".join(f"{site} ({why})" for site, why in sorted(absent.items()))
-            self.runs.move(self.name, "degraded", f"round {number} closed without {who}")
-        elif number < self.study.training.rounds:
-            self.runs.move(self.name, "running", f"round {number + 1} of {self.study.training.rounds}")
 
     def references(self) -> dict[str, Weights]:
         """Checkpoints that the coordinator put beside the run (`fedai run start --reference`)."""
@@ -330,15 +271,10 @@ class Conduct:
         return Patience(quorum, self.study.rounds.grace_s, self.study.rounds.deadline_s, least)
 
     def save(self, folder: str, weights: Weights, **facts: Any) -> str:
-        return save_checkpoint(
-            self.registry / folder,
-            weights,
-            self.layout,
-            run=self.name,
-            study=self.study.sha256,
-            parent=self.parent,
-            **facts,
-        )
+        """Write a checkpoint, when there is room for it; gives its SHA-256."""
+        told = {"run": self.name, "study": self.study.sha256, "parent": self.parent, **facts}
+        place = self.registry / folder
+        return self.room.wait_for(lambda: save_checkpoint(place, weights, self.layout, **told))
 
     def _is_stopped(self) -> bool:
         run = self.runs.get(self.name)
@@ -355,43 +291,3 @@ class Conduct:
         while self.runs.get(self.name).state == "paused" and not self._is_stopped():
             time.sleep(PAUSED_POLL_S)
         self.go_on_or_raise()
-
-
-def _training_facts(reply: Reply) -> dict[str, Any]:
-    cases = int(reply.metrics["validation_cases"])
-    return {
-        "cases": int(reply.metrics["cases"]),
-        "train_loss": float(reply.metrics["train_loss"]),
-        "validation": {
-            "loss": float(reply.metrics["validation_loss"]) if cases else None,
-            **_validation(reply),
-            "cases": cases,
-        },
-    }
-
-
-def _validation(reply: Reply) -> dict[str, list[float | None]]:
-    """AUROC of each comparison, or mean Dice of each structure, of the validation cases."""
-    if "dice" in reply.arrays:
-        name, values = "dice", ratio(reply.arrays["dice"], reply.arrays["dice_cases"])
-    else:
-        name, values = "auroc", ScoreHistogram.from_arrays(reply.arrays).auroc()
-    return {name: [None if np.isnan(value) else float(value) for value in values]}
-
-
-def _round_facts(
-    number: int, asked: Asked, told: dict[str, dict[str, Any]], checkpoint: str
-) -> dict[str, Any]:
-    by_site = {
-        key: {site: facts[key] for site, facts in told.items()}
-        for key in ("cases", "train_loss", "validation")
-    }
-    return {
-        "number": number,
-        "answered": sorted(asked.answered),
-        "late": asked.late,
-        "refused": asked.refused,
-        "seconds": round(asked.seconds, 3),
-        "checkpoint": checkpoint,
-        **by_site,
-    }

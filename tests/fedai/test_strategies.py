@@ -39,7 +39,9 @@ def moved(rule: Rule, rounds: list[dict[str, Site]]) -> np.ndarray:
     return after(rule, START, rounds).parameters - START.parameters
 
 
-@pytest.mark.parametrize("name", ["FedAvg", "FedProx", "FedBN", "FedPer", "FedRep", "Ditto", "Cyclic"])
+@pytest.mark.parametrize(
+    "name", ["FedAvg", "FedProx", "FedBuff", "FedBN", "FedPer", "FedRep", "Ditto", "Cyclic"]
+)
 def test_the_server_averages_by_cases(name: str) -> None:
     found = after(rule_of(name=name), START, [TWO])
     np.testing.assert_allclose(found.parameters - START.parameters, MEAN)

@@ -27,6 +27,7 @@ LINES = {
     "ledger_head": "the ledger of {site} contradicts what it told before: {contradiction}",
     "begun": "begun",
     "without": "trains without {sites}",
+    "weights_sent": "round {round} is open",
     "continued": "its process at the server was gone; it goes on after round {after}",
     "trained_alone": "{site} has trained its own model",
     "site_left_out": "{site} is left out of the judgement: {why}",
@@ -281,6 +282,8 @@ class _Server:
 
 
 def _line(kind: str, fact: dict[str, Any]) -> str:
+    from fedai.record import answered_in
+
     if kind == "site_ready":
         return f"{fact['site']} is ready with {fact['cohort']['splits']['train']['cases']} training cases"
     if kind == "site_refused":
@@ -288,7 +291,7 @@ def _line(kind: str, fact: dict[str, Any]) -> str:
     if kind == "round_closed":
         late = f", late: {', '.join(fact['late'])}" if fact["late"] else ""
         refused = "".join(f", {site} refused: {code}" for site, code in fact["refused"].items())
-        by = f"closed in {fact['seconds']:.1f} s by {', '.join(fact['answered'])}"
+        by = f"closed in {fact['seconds']:.1f} s by {', '.join(answered_in(fact))}"
         return f"round {fact['number']} {by}{late}{refused}"
     if kind == "model_scored":
         return f"{fact['model']} scored by {', '.join(fact['answered'])}"
@@ -310,8 +313,10 @@ def _cohort_lines(record: dict[str, Any]) -> list[str]:
 
 
 def _round_lines(record: dict[str, Any]) -> list[str]:
+    from fedai.record import answered_in
+
     rows = [
-        (fact["number"], ", ".join(fact["answered"]), ", ".join(fact["late"]), f"{fact['seconds']:.1f} s")
+        (fact["number"], ", ".join(answered_in(fact)), ", ".join(fact["late"]), f"{fact['seconds']:.1f} s")
         for fact in record["rounds"]
     ]
     return table(("round", "answered", "late", "took"), rows) if rows else []
