@@ -170,6 +170,7 @@ def test_a_full_disk_at_a_site_leaves_it_out_and_named_until_there_is_room(
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("twin")  # by then both sites are warm: their first answer takes longest
 def test_a_site_that_comes_late_is_named_and_takes_part_in_the_next_run(
     shaken: Shaken, fault_seed: int
 ) -> None:
