@@ -133,6 +133,21 @@ def test_a_run_that_is_conducted_or_has_not_begun_is_let_be(
     assert superlink.started == []
 
 
+def test_a_run_database_that_can_not_be_used_is_said_once_and_ends_no_server(
+    looking: Continuation, superlink: SuperLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = run_in(looking)
+    conducted_before(looking, name)
+    place = looking.home.folder / "runs.sqlite"
+    place.rename(place.with_suffix(".away"))
+    place.mkdir()
+    assert [looking.look(), looking.look()] == [[], []]
+    assert caplog.text.count("the run database can't be used") == 1
+    place.rmdir()
+    place.with_suffix(".away").rename(place)
+    assert looking.look() == [name]
+
+
 @pytest.mark.parametrize("known", [[], [Told(7, "finished")]], ids=["forgotten", "ended before it began"])
 def test_a_run_of_which_the_superlink_expects_nothing_is_started_again(
     known: list[Told], looking: Continuation, superlink: SuperLink
