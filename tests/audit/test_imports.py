@@ -33,6 +33,7 @@ MAY_CONNECT = {
     "fedai_site.receiver": {"pynetdicom", "ssl"},  # listens; opens no connection
     "fedai_site.dicomweb": {"dicomweb_client", "requests"},  # to the hospital's own archive
     "fedai_server.control": {"httpx"},
+    "fedai_server.middlewares": {"starlette"},
     "fedai_server.superlink": {"asyncio", "socket", "ssl", "uvicorn"},
     "fedai_server.gate": {"asyncio"},  # deadlines and threads; opens no connection
     "fedai_server.listener": {"asyncio", "socket", "uvicorn"},

@@ -270,6 +270,8 @@ def test_a_catalogue_of_schema_3_is_brought_up_and_knows_of_no_sex(home: Path) -
     before = select(home, study())
     with sqlite3.connect(home / "catalogue.sqlite") as connection:
         connection.execute("ALTER TABLE objects DROP COLUMN sex")
+        for column in ("reader", "source"):
+            connection.execute(f"ALTER TABLE labels DROP COLUMN {column}")
         connection.execute("UPDATE facts SET value = '3' WHERE name = 'schema'")
     connection.close()
     after = select(home, study())

@@ -60,7 +60,7 @@ RUNS = st.lists(
 
 def case_of(name: str, label: int = 0, sex: str = "", age: int | None = None, maker: str = "") -> Case:
     traits = Traits(sex=sex, age_years=age, manufacturer=maker)
-    return Case(f"1.{name}", name, label, Path("/clean") / name, f"{name}00", traits)
+    return Case(f"1.{name}", name, label, Path("/clean") / name, f"{name}00", traits=traits)
 
 
 def told_in(catalogue: Path, cases: Sequence[Case], asked: Evaluation) -> tuple[list[Case], list[Sets]]:
@@ -157,7 +157,7 @@ def test_where_nothing_makes_up_for_it_the_second_subgroup_is_withheld_too(catal
 
 def test_patients_of_two_subgroups_or_of_none_known_are_in_neither(catalogue: Path) -> None:
     cases = [*people(F=8, M=10, U=8), case_of("M00x", 0, "F")]
-    cases[-1] = Case("1.second", "M00", 0, Path("/c"), "00", Traits(sex="F"))
+    cases[-1] = Case("1.second", "M00", 0, Path("/c"), "00", traits=Traits(sex="F"))
     levels = levels_in(cases, SEX, "sex")
     assert {name: len(of) for name, of in levels.items()} == {"female": 8, "male": 9}
     assert sizes(catalogue, cases) == [8, 9, 0]
