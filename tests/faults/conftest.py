@@ -55,7 +55,9 @@ def fault_of(item: pytest.Function) -> str:
     known.pop("fault_seed", None)
     fault = known.pop("fault", None)
     name = fault.__name__ if fault else item.originalname.removeprefix("test_")
-    return " ".join([name.replace("_", " "), *(f"({value})" for value in known.values())])
+    return " ".join(
+        [name.replace("_", " "), *(f"({getattr(value, 'name', value)})" for value in known.values())]
+    )
 
 
 @dataclass(frozen=True)
