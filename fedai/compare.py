@@ -129,7 +129,6 @@ class _Population:
         cases, members = score.histogram.cases[k], self.sums.members[:, k]
         counts = score.histogram.counts[k]
         slope, intercept = self._calibration(score, row, k)
-        single = np.zeros(counts.shape[1], dtype=np.bool_)
         squares = float(self.linked.precisions[row * self.shape[1] + k])
         precision = precision_measure(
             average_precision(counts), squares, self.sums.patients, self._members(k)
@@ -142,7 +141,7 @@ class _Population:
             self._auroc(row, [k]),
             known(score.histogram.auroc_bound()[k]),
             precision if self._enough([k]) else Measure(precision.value),
-            known(average_precision_bound(counts, single)) if both else None,
+            known(average_precision_bound(counts)) if both else None,
             Measure(known(score.calls.sensitivity()[k]), call_interval(score.calls, k, 1)),
             Measure(known(score.calls.specificity()[k]), call_interval(score.calls, k, 0)),
             (*(int(n) for n in score.calls.counts[k]),),  # type: ignore[arg-type]

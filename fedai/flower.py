@@ -1,12 +1,14 @@
 """Tasks and replies as Flower's RecordDict, and back; strict in both directions.
 
+Every object of a message costs a call and several statements of the SuperLink's database, each way. So all
+arrays travel as one, end to end, and the head says what they are.
+
 A message travels as objects that name each other. Who puts one together again counts first what it will come
 to: `pulled_within` while its objects come, `check_objects` before Flower inflates them.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections import Counter
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedai import wire
 from fedai.errors import RefusedByPolicy
@@ -23,10 +25,8 @@ from fedai.wire import Reply, Task
 
 MOST_OBJECTS = 2_000  # of a message; Flower cuts arrays into pieces of 5 MB
 MOST_WORDS_BYTES = 2_000_000  # all but the pieces: names, heads, lists, a network's layout
-NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+PACKED = "packed"  # the one array, and what Flower is told that its bytes are
+NUMBERS = "biuf"  # kinds of dtype
 
 MESSAGE_TYPES = {
     "ready": "query",
@@ -38,14 +38,9 @@ MESSAGE_TYPES = {
 
 
 def task_record(task: Task) -> RecordDict:
-    """A task as records `task` (JSON words) and `arrays`."""
+    """A task as records `task` (JSON words, and what the arrays are) and `arrays`."""
     names = ("kind", "study", "run", "round", "model", "models", "layout")
-    return RecordDict(
-        {
-            "task": ConfigRecord({"head": json.dumps({name: getattr(task, name) for name in names})}),
-            "arrays": _array_record(task.arrays),
-        }
-    )
+    return _record("task", {name: getattr(task, name) for name in names}, task.arrays)
 
 
 def read_task(record: RecordDict) -> Task:
@@ -53,16 +48,16 @@ def read_task(record: RecordDict) -> Task:
     _expect(record, {"task": ConfigRecord, "arrays": ArrayRecord})
     try:
         head = _head(record, "task")
-        models = tuple(head.pop("models"))
-        task = Task(**head, models=models, arrays=_arrays(record["arrays"]))
-    except Exception:  # noqa: BLE001  another process's bytes: a header can make numpy raise anything
+        arrays, models = _arrays(head.pop("arrays"), record["arrays"]), tuple(head.pop("models"))
+        task = Task(**head, models=models, arrays=arrays)
+    except Exception:  # noqa: BLE001  another process's bytes
         raise RefusedByPolicy("the message is not a task") from None
     _check_words(task)
     return task
 
 
 def reply_record(reply: Reply) -> RecordDict:
-    """A reply as records `reply` (JSON words), `arrays`, `metrics`, `words`."""
+    """A reply as records `reply` (JSON words, metrics, and what the arrays are) and `arrays`."""
     head = {
         "kind": reply.kind,
         "task": reply.task,
@@ -70,32 +65,24 @@ def reply_record(reply: Reply) -> RecordDict:
         "round": reply.round,
         "model": reply.model,
         "layout": reply.layout,
+        "metrics": dict(reply.metrics),
+        "words": dict(reply.words),
     }
     if reply.ledger:
         head["ledger"] = dict(reply.ledger)
-    return RecordDict(
-        {
-            "reply": ConfigRecord({"head": json.dumps(head)}),
-            "arrays": _array_record(reply.arrays),
-            "metrics": MetricRecord(dict(reply.metrics)),
-            "words": ConfigRecord(dict(reply.words)),
-        }
-    )
+    return _record("reply", head, reply.arrays)
 
 
 def read_reply(record: RecordDict) -> Reply:
     """A reply from records. Raises RefusedByPolicy where there is a record or a key too many or too few."""
-    _expect(
-        record, {"reply": ConfigRecord, "arrays": ArrayRecord, "metrics": MetricRecord, "words": ConfigRecord}
-    )
+    _expect(record, {"reply": ConfigRecord, "arrays": ArrayRecord})
     try:
         head = _head(record, "reply")
-        metrics = dict(cast(MetricRecord, record["metrics"]))
-        words = dict(cast(ConfigRecord, record["words"]))
-        return Reply(
-            **head, arrays=_arrays(record["arrays"]), metrics=cast(Any, metrics), words=cast(Any, words)
-        )
-    except Exception:  # noqa: BLE001  another process's bytes: a header can make numpy raise anything
+        arrays = _arrays(head.pop("arrays"), record["arrays"])
+        if not all(isinstance(head[name], dict) for name in ("metrics", "words")):
+            raise TypeError("metrics and words have names")
+        return Reply(**head, arrays=arrays)
+    except Exception:  # noqa: BLE001  another process's bytes
         raise RefusedByPolicy("the message is not a reply") from None
 
 
@@ -129,21 +116,51 @@ def _expect(record: RecordDict, kinds: dict[str, type]) -> None:
         raise RefusedByPolicy("the message has other records than a task or reply has")
 
 
-def _array_record(arrays: Any) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+def _record(name: str, head: dict[str, Any], arrays: wire.Arrays) -> RecordDict:
+    """The head as JSON, with [name, dtype, shape] of each array; all arrays' bytes, little-endian, in one.
+
+    Raises TypeError for an array of anything but numbers.
+    """
+    given = [[key, str(array.dtype), array.shape] for key, array in arrays.items()]
+    packed = b"".join(_bytes_of(array) for array in arrays.values())
+    one = {PACKED: Array("uint8", (len(packed),), PACKED, packed)} if given else {}
+    text = json.dumps({**head, "arrays": given})
+    return RecordDict({name: ConfigRecord({"head": text}), "arrays": ArrayRecord(one)})
 
 
-def _arrays(record: Any) -> dict[str, npt.NDArray[Any]]:
-    return {name: _numbers(array) for name, array in cast(ArrayRecord, record).items()}
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    whole = np.ascontiguousarray(array, dtype=_dtype_of(str(array.dtype)))
+    return whole.reshape(-1).view(np.uint8).data
 
 
-def _numbers(array: Array) -> npt.NDArray[Any]:
-    """The array, once its header says that it holds numbers and as many as there are bytes for."""
-    data = io.BytesIO(array.data)
-    shape, _, dtype = NPY_HEADERS[np.lib.format.read_magic(data)](data)
-    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(array.data) - data.tell():
-        raise TypeError("not an array of numbers")
-    return cast(npt.NDArray[Any], array.numpy())
+def _arrays(given: Any, record: Any) -> dict[str, npt.NDArray[Any]]:
+    """The arrays, once what the head says of them comes to exactly the bytes that are there."""
+    parts = cast(ArrayRecord, record)
+    if type(given) is not list or set(parts) != ({PACKED} if given else set()):
+        raise TypeError("not one packed array")
+    data, start = parts[PACKED].data if given else b"", 0
+    forms = {name: (_dtype_of(text), tuple(map(_length_of, shape))) for name, text, shape in given}
+    sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in forms.values()]
+    if len(forms) != len(given) or sum(sizes) != len(data) or not all(isinstance(key, str) for key in forms):
+        raise TypeError("not the arrays that the head tells of")
+    found = {}
+    for (name, (dtype, shape)), size in zip(forms.items(), sizes, strict=True):
+        found[name] = np.ndarray(shape, dtype, data, start).astype(dtype.newbyteorder("="))
+        start += size
+    return found
+
+
+def _dtype_of(text: str) -> np.dtype[Any]:
+    dtype = np.dtype(text)
+    if dtype.kind not in NUMBERS or str(dtype) != text:
+        raise TypeError("not numbers")
+    return dtype.newbyteorder("<")
+
+
+def _length_of(number: object) -> int:
+    if type(number) is not int or number < 0:
+        raise TypeError("not a length")
+    return number
 
 
 def pulled_within(pull: Callable[[str], bytes], maximum_bytes: int) -> Callable[[str], bytes]:

@@ -228,7 +228,8 @@ class _Population:
         return found if found is None or self.counts.enough else Contrast(found.difference)
 
     def precision(self, i: int, second: SecondAnswer) -> Measure:
-        value, squares = average_precision(self.first.counts[i]), float(second.precisions[i])
+        value = average_precision(self.first.counts[i], self.bins[i].single)
+        squares = float(second.precisions[i])
         return precision_measure(value, squares, self.counts.patients, self.counts.members)
 
     def brier(self, i: int) -> Measure:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import sys
 import zipfile
 from collections.abc import Callable
@@ -21,11 +22,11 @@ import numpy as np
 from fedai_site import agent, fleet
 from fedai_site.client_app import Bench
 from fedai_site.fleet import Fleet, Parcel, pack
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedai import wire
 from fedai.cli.app import run
-from fedai.flower import reply_record
+from fedai.flower import PACKED, reply_record
 from fedai.wire import Reply, Task
 
 PLANTED = "Planted^Smuggled^4711"
@@ -65,31 +66,33 @@ BENCH: dict[str, Spoil] = {
 }
 
 
-def _record(content: bytes) -> ArrayRecord:
-    """An array record whose array `parameters` has these bytes, whatever they are."""
-    return ArrayRecord(
-        {"parameters": Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=content)}
-    )
+def _packed(record: RecordDict, content: bytes, given: Any = None) -> RecordDict:
+    """The record with these bytes as its arrays, and `given` as what they are said to be."""
+    record["arrays"] = ArrayRecord({PACKED: Array("uint8", (len(content),), PACKED, content)})
+    return record if given is None else _head(record, arrays=given)
 
 
-def _npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
+def _head(record: RecordDict, **changes: Any) -> RecordDict:
+    """The record with a head of other words; None leaves one out."""
+    head = {**json.loads(str(_part(record, "reply")["head"])), **changes}
+    text = json.dumps({name: value for name, value in head.items() if value is not None})
+    return _with(record, "reply", ConfigRecord({"head": text}))
+
+
+def _part(record: Any, name: str) -> Any:
+    return record[name]
 
 
 def _zip() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("parameters.npy", _npy(np.zeros(1)))
+        archive.writestr("parameters.npy", b"\0" * 64)
     return file.getvalue()
 
 
-def _huge() -> bytes:
-    """A header that announces a terabyte."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 38,)})
-    return file.getvalue() + b"\0" * 64
+def _pickle(record: RecordDict) -> RecordDict:
+    content = pickle.dumps(PLANTED)
+    return _packed(record, content, [["parameters", "object", [len(content) // 8]]])
 
 
 def _with(record: RecordDict, name: str, part: Any) -> RecordDict:
@@ -98,14 +101,14 @@ def _with(record: RecordDict, name: str, part: Any) -> RecordDict:
 
 
 PAST: dict[str, Callable[[RecordDict], RecordDict | Error]] = {
-    "past: empty bytes": lambda r: _with(r, "arrays", _record(b"")),
-    "past: a pickle": lambda r: _with(r, "arrays", _record(_npy(np.array([object()], dtype=object)))),
-    "past: a zip": lambda r: _with(r, "arrays", _record(_zip())),
-    "past: a huge header": lambda r: _with(r, "arrays", _record(_huge())),
-    "past: cut off": lambda r: _with(r, "arrays", _record(_npy(np.zeros(100, np.float32))[:-9])),
+    "past: empty bytes": lambda r: _packed(r, b""),
+    "past: a pickle": _pickle,
+    "past: a zip": lambda r: _packed(r, _zip()),
+    "past: a terabyte announced": lambda r: _packed(r, bytes(64), [["parameters", "float32", [1 << 38]]]),
+    "past: cut off": lambda r: _packed(r, _part(_part(r, "arrays"), PACKED).data[:-9]),
     "past: deep JSON": lambda r: _with(r, "reply", ConfigRecord({"head": "[" * 100_000})),
     "past: a record too many": lambda r: _with(r, "notes", ConfigRecord({"text": PLANTED})),
-    "past: no metrics": lambda r: _with(r, "metrics", MetricRecord({})),
+    "past: no metrics": lambda r: _head(r, metrics=None),
     "past: text in an error": lambda r: Error(wire.ERROR_NUMBER, PLANTED),
 }
 

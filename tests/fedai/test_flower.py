@@ -8,12 +8,16 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from replies_to import reply_to, task_of
 
 from fedai import wire
 from fedai.errors import RefusedByPolicy
 from fedai.flower import (
     MESSAGE_TYPES,
+    PACKED,
     check_objects,
     check_opened_size,
     pulled_within,
@@ -58,12 +62,13 @@ def objects_of(record: RecordDict) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_messages_opened_size_is_that_of_its_arrays(kind: wire.TaskKind) -> None:
     record = task_record(task_of(kind))
-    arrays = record.array_records["arrays"].values()
+    data = sum(len(array.data) for array in record.array_records["arrays"].values())
+    assert data == sum(array.nbytes for array in task_of(kind).arrays.values())
     objects = objects_of(record)
-    check_opened_size(objects, sum(len(array.data) for array in arrays))
-    if arrays:
+    check_opened_size(objects, data)
+    if data:
         with pytest.raises(RefusedByPolicy, match="once opened"):
-            check_opened_size(objects, sum(len(array.data) for array in arrays) - 1)
+            check_opened_size(objects, data - 1)
 
 
 def test_a_chunk_or_an_array_named_often_counts_as_often() -> None:
@@ -108,7 +113,10 @@ def with_head(record: RecordDict, name: str, head: Any) -> RecordDict:
     return RecordDict({**record, name: ConfigRecord({"head": text})})
 
 
-TASK = {"kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "models": [], "layout": ""}
+TASK = {
+    "kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "models": [], "layout": "",
+    "arrays": [],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -124,6 +132,7 @@ TASK = {"kind": "ready", "study": "s", "run": "r-1", "round": 0, "model": "", "m
         {**TASK, "more": 1},
         {**TASK, "arrays": {}},
         {key: value for key, value in TASK.items() if key != "models"},
+        {key: value for key, value in TASK.items() if key != "arrays"},
         {**TASK, "models": 7},
         {**TASK, "models": [[]]},
         {**TASK, "models": ["../x"]},
@@ -155,6 +164,15 @@ def test_a_reply_without_its_words_is_refused(head: Any) -> None:
         read_reply(with_head(reply_record(reply_to(task_of("ready"))), "reply", head))
 
 
+@pytest.mark.parametrize("odd", [None, [], "", 7])
+@pytest.mark.parametrize("name", ["metrics", "words"])
+def test_metrics_and_words_that_have_no_names_are_refused(name: str, odd: Any) -> None:
+    record = reply_record(reply_to(task_of("ready")))
+    head = json.loads(str(record["reply"]["head"]))  # type: ignore[index]
+    with pytest.raises(RefusedByPolicy, match="is not a reply"):
+        read_reply(with_head(record, "reply", {**head, name: odd}))
+
+
 def test_a_record_too_many_too_few_or_of_another_kind_is_refused() -> None:
     for record, read in (
         (task_record(task_of("ready")), read_task),
@@ -177,30 +195,110 @@ def test_a_key_beside_the_head_is_refused(name: str) -> None:
         (read_task if name == "task" else read_reply)(record)
 
 
-def header(text: str) -> bytes:
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+def packed(data: bytes) -> ArrayRecord:
+    return ArrayRecord({PACKED: Array("uint8", (len(data),), PACKED, data)})
+
+
+def with_arrays(record: RecordDict, name: str, given: Any, arrays: ArrayRecord) -> RecordDict:
+    head = {**json.loads(str(record[name]["head"])), "arrays": given}  # type: ignore[index]
+    return RecordDict({name: ConfigRecord({"head": json.dumps(head)}), "arrays": arrays})
+
+
+SOUND = [["x", "float32", [2]], ["y", "uint8", [2, 1]]]
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("given", "data"),
     [
-        b"",
-        b"\x80\x04\x95garbage",
-        header("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n"),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999,), }\n"),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }\n"),
-        header("__import__('os').system('ls')\n"),
-        header("{" * 5000 + "\n"),
-        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n") + b"\0\0",
+        ([], bytes(10)),
+        (None, bytes(10)),
+        (7, bytes(10)),
+        ({"x": "float32"}, bytes(10)),
+        ([["x", "float32"]], bytes(8)),
+        ([["x", "float32", [2], 1]], bytes(8)),
+        ([["x", "float32", 2]], bytes(8)),
+        ([["x", "float32", [2]]], bytes(9)),
+        ([["x", "float32", [2]]], bytes(7)),
+        ([["x", "float32", [2]]], b""),
+        ([["x", "float32", [-2]]], bytes(8)),
+        ([["x", "float32", [-1, -2]]], bytes(8)),
+        ([["x", "float32", [True, 2]]], bytes(8)),
+        ([["x", "float32", [2.0]]], bytes(8)),
+        ([["x", "float32", ["2"]]], bytes(8)),
+        ([["x", "float32", [1 << 62, 0]]], bytes(8)),
+        ([["x", "float32", [1] * 100]], bytes(4)),
+        ([["x", "float32", [1]], ["x", "float32", [1]]], bytes(8)),
+        ([[7, "float32", [2]]], bytes(8)),
+        ([[None, "float32", [2]]], bytes(8)),
+        ([[["x"], "float32", [2]]], bytes(8)),
+        ([["x", "object", [1]]], bytes(8)),
+        ([["x", "O", [1]]], bytes(8)),
+        ([["x", "V8", [1]]], bytes(8)),
+        ([["x", "S8", [1]]], bytes(8)),
+        ([["x", "<U2", [1]]], bytes(8)),
+        ([["x", "datetime64[s]", [1]]], bytes(8)),
+        ([["x", "complex64", [1]]], bytes(8)),
+        ([["x", "f4", [2]]], bytes(8)),
+        ([["x", "i4,i4", [1]]], bytes(8)),
+        ([["x", None, [1]]], bytes(8)),
+        ([["x", 7, [1]]], bytes(8)),
+        ([["x", ["float32"], [2]]], bytes(8)),
+        ([["x", {"names": ["a"], "formats": ["O"]}, [1]]], bytes(8)),
+        ([["x", "__import__('os').system('ls')", [1]]], bytes(8)),
     ],
 )
-def test_bytes_that_are_no_array_are_refused(data: bytes) -> None:
-    array = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=data)
-    bad = ArrayRecord({"parameters": array})
+@pytest.mark.parametrize("name", ["task", "reply"])
+def test_bytes_that_are_not_the_arrays_told_of_are_refused(name: str, given: Any, data: bytes) -> None:
+    task = task_of("ready")
+    record = task_record(task) if name == "task" else reply_record(reply_to(task))
+    read: Any = read_task if name == "task" else read_reply
+    assert [*read(with_arrays(record, name, SOUND, packed(bytes(10)))).arrays] == ["x", "y"]
     with pytest.raises(RefusedByPolicy):
-        read_reply(RecordDict({**reply_record(reply_to(task_of("ready"))), "arrays": bad}))
+        read(with_arrays(record, name, given, packed(data)))
+
+
+def test_a_second_array_beside_the_packed_one_is_refused() -> None:
+    record = reply_record(reply_to(task_of("ready")))
+    more = ArrayRecord({**packed(bytes(10)), "notes": Array(np.zeros(3, np.uint8))})
     with pytest.raises(RefusedByPolicy):
-        read_task(RecordDict({**task_record(task_of("ready")), "arrays": bad}))
+        read_reply(with_arrays(record, "reply", SOUND, more))
+    other = ArrayRecord({"parameters": packed(bytes(10))[PACKED]})
+    with pytest.raises(RefusedByPolicy):
+        read_reply(with_arrays(record, "reply", SOUND, other))
+
+
+@pytest.mark.parametrize("array", [np.array([object()]), np.array(["Hong"]), np.zeros(1, "i4,i4")])
+def test_what_is_not_numbers_is_not_even_packed(array: Any) -> None:
+    with pytest.raises(TypeError):
+        task_record(task_of("ready", arrays={"x": array}))
+
+
+NUMPYS = st.sampled_from(["bool", "uint8", "int8", "uint32", "int64", "float16", "float32", "float64"])
+
+
+@given(st.dictionaries(st.text(max_size=5), arrays(NUMPYS, array_shapes(min_dims=0, min_side=0))))
+@settings(max_examples=60)
+def test_any_numbers_arrive_as_they_were(given_arrays: dict[str, Any]) -> None:
+    arrived = read_task(sent(task_record(task_of("ready", arrays=given_arrays)))).arrays
+    assert [*arrived] == [*given_arrays]
+    for name, array in given_arrays.items():
+        assert (arrived[name].dtype, arrived[name].shape) == (array.dtype, array.shape)
+        assert arrived[name].tobytes() == array.tobytes()
+        assert arrived[name].flags.writeable
+
+
+def test_numbers_of_the_other_byte_order_keep_their_values() -> None:
+    arrived = read_task(task_record(task_of("ready", arrays={"x": np.array([1.5, -2], ">f4")}))).arrays["x"]
+    assert arrived.dtype == np.float32
+    assert arrived.tolist() == [1.5, -2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_is_few_objects_whatever_it_holds(kind: wire.TaskKind) -> None:
+    """Each costs the SuperLink a call and several statements."""
+    task = task_of(kind)
+    assert len(objects_of(task_record(task))) <= 5
+    assert len(objects_of(reply_record(reply_to(task)))) <= 5
 
 
 def test_arrays_keep_their_values_where_they_do_not_lie_in_a_row() -> None:

@@ -99,11 +99,13 @@ def auroc(negatives: dict[int, int], positives: dict[int, int]) -> float:
 
 
 def average_precision(negatives: dict[int, int], positives: dict[int, int]) -> float:
+    """Cases of a bin spread evenly through it."""
     tp = fp = 0
     total = 0.0
     for b in sorted({*negatives, *positives}, reverse=True):
-        tp, fp = tp + positives.get(b, 0), fp + negatives.get(b, 0)
-        total += positives.get(b, 0) * tp / (tp + fp)
+        n, m = negatives.get(b, 0), positives.get(b, 0)
+        total += sum((tp + i) / (tp + i + fp + n * i / (m + 1)) for i in range(1, m + 1))
+        tp, fp = tp + m, fp + n
     return total / sum(positives.values())
 
 

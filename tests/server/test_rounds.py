@@ -18,7 +18,7 @@ from replies_to import LAYOUT, STUDY, reply_to, task_of
 from fedai import wire
 from fedai.aggregation import WeightedMean
 from fedai.errors import FederationError
-from fedai.flower import reply_record
+from fedai.flower import PACKED, reply_record
 from fedai.weights import Weights
 from fedai.wire import Reply, Task
 
@@ -231,7 +231,7 @@ def odd_records(task: Task) -> RecordDict:
 
 def torn(task: Task) -> RecordDict:
     record = reply_record(reply_to(task))
-    record["arrays"]["parameters"].data = b"\x93NUMPY\x01\x00"  # type: ignore[index]
+    record["arrays"][PACKED].data = record["arrays"][PACKED].data[:-1]  # type: ignore[index]
     return record
 
 
