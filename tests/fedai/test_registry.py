@@ -14,7 +14,7 @@ from torch import nn
 
 from fedai import registry
 from fedai.errors import ConfigError
-from fedai.registry import BUILT_IN, NETWORK_GROUP
+from fedai.registry import BUILT_IN, NETWORK_GROUP, SEGMENTING
 from fedai.study import Study
 from fedai.tasks.classification import NETWORKS, TRANSFORMS, build_network, group_count
 from fedai.weights import layout_of, pack
@@ -25,6 +25,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "DenseNet121": {},
     "EfficientNetBN": {},
     "SEResNet50": {},
+    "UNet": {"channels": [4, 8], "strides": [2], "norm": "batch"},
 }
 
 
@@ -33,7 +34,9 @@ def study_with(
 ) -> Study:
     network = {"name": name, **SMALLEST.get(name, {}), **arguments}
     data = {**SMALL, "network": network, "preprocessing": {"image_size": [image_size, image_size]}}
-    return Study.model_validate({**data, "task": {"classes": classes or SMALL["task"]["classes"]}})
+    named = classes or SMALL["task"]["classes"]
+    outlines = {"kind": "segmentation", "structures": named}
+    return Study.model_validate({**data, "task": outlines if name in SEGMENTING else {"classes": named}})
 
 
 def members(alias: Any) -> tuple[Any, ...]:
@@ -85,10 +88,13 @@ def test_every_efficientnet_is_one_of_monais(model: str) -> None:
 
 @pytest.mark.parametrize("classes", [["a", "b"], SIX])
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_name_builds_monais_network_with_one_logit_per_class(name: str, classes: list[str]) -> None:
+def test_every_name_builds_monais_network_with_one_logit_per_class_or_structure(
+    name: str, classes: list[str]
+) -> None:
     network = build_network(study_with(name, classes=classes))
     assert isinstance(network, getattr(nets, name))
-    assert network.eval()(torch.zeros(3, 1, 32, 32)).shape == (3, len(classes))
+    logits = (3, 1 + len(classes), 32, 32) if name in SEGMENTING else (3, len(classes))
+    assert network.eval()(torch.zeros(3, 1, 32, 32)).shape == logits
 
 
 @pytest.mark.parametrize("normalization", ["group", "instance"])
