@@ -65,8 +65,14 @@ def server_stopped_and_started(shaken: Shaken) -> None:
     shaken.start_server()
 
 
-QUICK: tuple[Fault, ...] = (agent_killed, everything_killed)
-SLOW: tuple[Fault, ...] = (conductor_killed, superexec_killed, superlink_killed, server_stopped_and_started)
+QUICK: tuple[Fault, ...] = (everything_killed,)
+SLOW: tuple[Fault, ...] = (
+    agent_killed,
+    conductor_killed,
+    superexec_killed,
+    superlink_killed,
+    server_stopped_and_started,
+)
 NOT_TAKEN_UP: tuple[Fault, ...] = (agent_killed, superlink_killed)
 """What the run's process outlives."""
 

@@ -109,6 +109,7 @@ def north_as(shaken: Shaken, command: list[str], *, starts: bool = True) -> Iter
         shaken.north.start()
 
 
+@pytest.mark.faults
 def test_an_answer_that_is_sent_again_and_again_counts_once(
     shaken: Shaken, strike: Strike, twin: dict[str, Any], record_property: Any
 ) -> None:
@@ -122,6 +123,7 @@ def test_an_answer_that_is_sent_again_and_again_counts_once(
     assert shaken.north.said("sent again: ") - before >= 2 * (1 + ROUNDS)  # ready, and each round
 
 
+@pytest.mark.faults
 def test_an_answer_that_comes_after_its_run_has_ended_changes_nothing(shaken: Shaken, strike: Strike) -> None:
     run = shaken.federation.start_run(shaken.study("late", strike.seed, rounds=1))
     shaken.at_work(run, 1, strike.part)

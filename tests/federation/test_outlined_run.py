@@ -50,7 +50,10 @@ def outlined_run(federation: Federation, planted: list[str]) -> dict[str, Any]:
     )
     for name in SITES:
         approvals.approve(federation.sites[name].home.approvals, study, "tests")
-    return federation.run(study, seconds=480)
+    record = federation.run(study, seconds=480)
+    for name in SITES:  # idle, they would take time of others
+        assert federation.sites[name].stop() == 0
+    return record
 
 
 def fedai(federation: Federation, *words: str) -> dict[str, Any]:
