@@ -5,8 +5,9 @@ SEEDS ?= 2
 OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# Side by side, as tests/conftest.py groups them.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Side by side, as tests/conftest.py groups them; one more than there are cores, since some wait.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast faults check format clean
 
@@ -18,19 +19,20 @@ EXPORTS = tests/fedai/test_bundles.py tests/fedai/test_exports.py tests/fedai/te
   tests/server/test_following.py tests/sites/test_bundle_images.py
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not faults"
+	$(PYTEST)
 	$(PIP) -e ".[dev,bundle,onnx,tensorboard]"
 	$(PYTEST) $(EXPORTS)
 
 # Everything but the tests that start real SuperLink and agent processes.
 test-fast: $(VENV)/.installed-dev
-	$(PYTEST) -m "not federation and not faults"
+	$(PYTEST) -m "not federation and not faults and not slow"
 
 # Every way to kill, cut, freeze or starve a part of a federation that is tested, each with so many seeds; minutes
-# for each seed. Prints a table and writes it to fault-table.json.
+# for each seed. Prints a table and writes it to fault-table.json. Then what is slow for other reasons.
 faults: $(VENV)/.installed-dev
 	FEDAI_FAULT_SEEDS=$(SEEDS) FEDAI_FAULT_TABLE=fault-table.json \
 		$(VENV)/bin/python -m pytest tests/faults -m "faults or not faults" -v
+	$(PYTEST) -m slow
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

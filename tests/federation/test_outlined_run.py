@@ -20,7 +20,7 @@ from fedai.outline_results import compare_outlines
 from fedai.outlines import MEASURES
 from fedai.record import read_outlines
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.federation, pytest.mark.slow]
 SITES = ("outlined-a", "outlined-b")
 PATIENTS = 30
 MODELS = ["federated", "local:outlined-a", "local:outlined-b"]

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedai_site.deidentify.faces import FaceFindings, Outcome, deface_series, may_show_head
+from fedai_site.deidentify.faces import FaceFindings, Outcome, deface_series, defacing, may_show_head
+from fedai_site.deidentify.faces.fitting import Head
+from fedai_site.deidentify.faces.grid import Grid
 from fedai_site.quarantine import Quarantine, Reason
 from head_volumes import (
     EYES,
@@ -32,6 +34,23 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 SPACING = 3.0
 FACE_AT = (NOSE, *EYES)
+
+
+FOUND: dict[tuple[Any, ...], Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def the_same_head_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit takes seconds and gives the same for the same grid, which test_faces_volumes holds."""
+    find = defacing.find_head
+
+    def remembered(grid: Grid, modality: str) -> Head:
+        key = (grid.values.tobytes(), grid.values.shape, grid.origin.tobytes(), grid.spacing, modality)
+        if key not in FOUND:
+            FOUND[key] = find(grid, modality)
+        return FOUND[key]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(defacing, "find_head", remembered)
 
 
 @cache
@@ -234,12 +253,14 @@ def test_a_trunk_is_no_head(more: dict[str, str]) -> None:
     assert not any("RecognizableVisualFeatures" in image for image in found)
 
 
+@pytest.mark.slow
 def test_a_knee_is_none_if_it_says_so_and_uncertain_if_not() -> None:
     assert deface_series(series(*knee(), "MR", BodyPartExamined="KNEE")).outcome is Outcome.NO_HEAD
     with pytest.raises(Quarantine, match="FACE_LEFT"):
         deface_series(series(*knee(), "MR"))
 
 
+@pytest.mark.slow
 def test_a_chest_that_says_it_is_a_head_is_refused() -> None:
     with pytest.raises(Quarantine, match="FACE_LEFT"):
         deface_series(series(*chest(), "CT", BodyPartExamined="HEAD"))
