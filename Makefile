@@ -5,9 +5,8 @@ SEEDS ?= 2
 OUT ?= demo-run/$(shell date +%Y%m%d-%H%M%S)
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# Side by side, as tests/conftest.py groups them; one more than there are cores, since some wait.
-WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Side by side, as tests/conftest.py groups them.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast faults check format clean
 

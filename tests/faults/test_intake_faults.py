@@ -126,6 +126,7 @@ def archive(tmp_path: Path) -> Iterator[Orthanc]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "kills"), SIZES)
 def test_fetched_by_dicomweb_each_object_is_in_once_whatever_is_killed(
     archive: Orthanc, tmp_path: Path, number: int, kills: int

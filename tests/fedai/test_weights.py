@@ -56,7 +56,9 @@ def stir(network: nn.Module, seed: int) -> None:
             tensor.add_(2**40 + seed)
 
 
-@pytest.mark.parametrize("name", ["odd", "group", "batch", "DenseNet121"])
+@pytest.mark.parametrize(
+    "name", ["odd", "group", "batch", pytest.param("DenseNet121", marks=pytest.mark.slow)]
+)
 def test_what_is_packed_and_unpacked_is_the_same_to_the_bit(name: str) -> None:
     network, other = NETWORKS[name](), NETWORKS[name]()
     layout = layout_of(network)

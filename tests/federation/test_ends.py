@@ -102,7 +102,10 @@ def test_ctrl_c_ends_an_agent_in_the_middle_of_its_training(federation: Federati
         federation.sites[site].start()
 
 
-@pytest.mark.parametrize("moment", ["hospital north", "agents: north, east, south are connected"])
+@pytest.mark.parametrize(
+    "moment",
+    ["hospital north", pytest.param("agents: north, east, south are connected", marks=pytest.mark.slow)],
+)
 def test_ctrl_c_ends_a_demo_and_all_that_it_started(tmp_path: Path, moment: str) -> None:
     process = subprocess.Popen(
         [*fedai_command(), "demo", "--out", str(tmp_path / "demo"), "--patients", "40"],
