@@ -159,10 +159,13 @@ class Control:
 
 
 def is_cut_off(error: Exception) -> bool:
-    """Whether one of Flower's clients couldn't reach the SuperLink, or was turned away by it."""
+    """Whether one of Flower's clients couldn't reach the SuperLink, or was turned away by it: also in the middle
+    of a message, of which a SuperLink that was started anew knows nothing.
+    """
     import httpx
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
-    return isinstance(error, httpx.HTTPError)
+    return isinstance(error, httpx.HTTPError | ObjectPushError)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fedai_site.client_app import Bench
 from fedai_site.home import SiteHome
 from federation_processes import wait_for
 from flwr.app import Error
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 from hospitals import SITES, STUDY, Change, at, make_hospitals, run_of
 from post_office import Answer
@@ -445,16 +446,19 @@ def test_a_process_that_was_replaced_ends_without_a_word_in_the_run(
     assert runs.get("small-1").state == "running"
 
 
+@pytest.mark.parametrize(
+    "lost", [httpx.ConnectError("gone"), ObjectPushError("of a message", 7, "of a SuperLink that is gone")]
+)
 def test_a_process_that_loses_the_superlink_is_no_end_of_its_run(
-    hospitals: dict[str, SiteHome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lost: Exception, hospitals: dict[str, SiteHome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> Any:
-        raise httpx.ConnectError("gone")
+        raise lost
 
     grid = at(hospitals)
     runs, _, go = run_of(tmp_path, grid)
     monkeypatch.setattr(grid, "get_nodes", away)
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(type(lost)):
         go()
     assert runs.get("small-1").state == "waiting"
 
