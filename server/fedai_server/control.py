@@ -159,8 +159,8 @@ class Control:
 
 
 def is_cut_off(error: Exception) -> bool:
-    """Whether one of Flower's clients couldn't reach the SuperLink, or was turned away by it: also in the middle
-    of a message, of which a SuperLink that was started anew knows nothing.
+    """Whether one of Flower's clients couldn't reach the SuperLink, or was turned away by it, be it in the
+    middle of a message, of which a SuperLink that was started anew knows nothing.
     """
     import httpx
     from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
