@@ -6,10 +6,11 @@ tells what `fedai run show` and the record tell, as it happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fedai.outline_results import OutlineComparison, StructureResult
 from fedai.results import Comparison
 
 Numbers = Mapping[str, float]
@@ -28,8 +29,8 @@ class SiteReady:
 @dataclass(frozen=True, slots=True)
 class RoundClosed:
     """A round closed. `numbers`: site -> what it told of its part: cases, train_loss, validation_loss,
-    validation_auroc (the mean over classes that have one). The validation is that of the weights of the round
-    before.
+    validation_auroc (the mean over classes that have one) or validation_dice (over structures). The
+    validation is that of the weights of the round before.
     """
 
     run: str
@@ -52,7 +53,9 @@ class ModelScored:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The judgement is there. `numbers`: model -> site, or `all` -> auroc, brier, cases."""
+    """The judgement is there. `numbers`: model -> site, or `all` -> auroc, brier, cases; of a segmentation
+    dice_NAME of each structure, and over how many cases, cases_NAME.
+    """
 
     run: str
     numbers: Mapping[str, Mapping[str, Numbers]]
@@ -97,13 +100,21 @@ def _round_closed(run: str, fact: Mapping[str, Any]) -> Event:
 
 def _numbers(fact: Mapping[str, Any], site: str) -> Numbers:
     validation = fact["validation"][site]
-    aurocs = [value for value in validation["auroc"] if value is not None]
     told = {
         "cases": fact["cases"][site],
         "train_loss": fact["train_loss"][site],
         "validation_loss": validation["loss"],
-        "validation_auroc": sum(aurocs) / len(aurocs) if aurocs else None,
+        **{f"validation_{name}": _mean(validation.get(name, ())) for name in ("auroc", "dice")},
     }
+    return _known(told)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _known(told: Mapping[str, float | None]) -> Numbers:
     return {name: float(value) for name, value in told.items() if value is not None}
 
 
@@ -122,17 +133,26 @@ def judged(run: str, comparison: Comparison) -> Judged:
     """The event of a judgement that was compared."""
     numbers = {
         model.name: {
-            place: {
-                name: float(value)
-                for name, value in (
-                    ("auroc", result.auroc.value),
-                    ("brier", result.brier.value),
-                    ("cases", result.cases),
-                )
-                if value is not None
-            }
-            for place, result in ((ALL, model.pooled), *model.sites.items())
+            place: _known({"auroc": found.auroc.value, "brier": found.brier.value, "cases": found.cases})
+            for place, found in ((ALL, model.pooled), *model.sites.items())
         }
         for model in comparison.models
     }
     return Judged(run, numbers)
+
+
+def outlines_judged(run: str, comparison: OutlineComparison) -> Judged:
+    """The same of a segmentation's."""
+    numbers = {
+        model.name: {
+            place: {name: value for one in found for name, value in _of_structure(one).items()}
+            for place, found in ((ALL, model.pooled), *model.sites.items())
+        }
+        for model in comparison.models
+    }
+    return Judged(run, numbers)
+
+
+def _of_structure(found: StructureResult) -> Numbers:
+    told = {f"dice_{found.name}": found.means["dice"].value, f"cases_{found.name}": found.cases["dice"]}
+    return _known(told)

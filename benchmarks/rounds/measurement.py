@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.environments import environment
 from benchmarks.processes import machine
 from benchmarks.round_overhead import fedai_side, flower_side
 from benchmarks.round_overhead.figures import Round, blocks
@@ -56,7 +57,7 @@ def _sides(bench: Bench, wanted: list[str], environments: Path) -> tuple[dict[st
     why = ""
     if {"simulator", "poc"} & set(wanted):
         print("NVFLARE: its environment is made, where it isn't there", file=sys.stderr)
-        python, why = nvflare_side.environment(environments)
+        python, why = environment(environments, nvflare_side.REQUIREMENT)
         if python is not None:
             data = next(iter(bench.arrays.values())).parent
             nvflare = nvflare_side.Nvflare(python, bench.federation.sites, data)

@@ -6,13 +6,10 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,25 +48,6 @@ class Nvflare:
         path = f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         home = {"HOME": str(folder), "NVFLARE_POC_WORKSPACE": str(folder / "poc")}
         return {**home, "PATH": path, "NO_PROXY": "127.0.0.1,localhost"}
-
-
-def environment(folder: Path) -> tuple[Path | None, str]:
-    """NVFLARE's own, with the same torch, numpy and MONAI as here; or why there is none."""
-    python = folder / "nvflare" / "bin" / "python"
-    if python.with_name("ready").exists():
-        return python, ""
-    same = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy")]
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    for command in (
-        [sys.executable, "-m", "venv", str(python.parents[1])],
-        [*pip, REQUIREMENT, *same],
-        [*pip, "--no-deps", f"monai=={version('monai')}"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return None, (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    python.with_name("ready").touch()
-    return python, ""
 
 
 def simulate(nvflare: Nvflare, folder: Path, rounds: int) -> list[Round]:

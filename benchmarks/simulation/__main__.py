@@ -7,12 +7,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.environments import environment
 from benchmarks.processes import one_thread
 from fedai.demo.crowd import invent_sites
 from fedai.study import Study, read_study
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     study = read_study(STUDY)
     training = study.training.model_copy(update={"rounds": options.rounds})
     study = study.model_copy(update={"training": training})
-    python, why = environment(options.environments)
+    python, why = environment(options.environments, REQUIREMENT, ("scipy",))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number in sorted(options.sites):
@@ -110,25 +110,6 @@ def _table(told: dict[str, Any]) -> list[str]:
         f"(at most {MOST_GROWTH}); at most {LONGEST_S:.0f} s",
         "met" if told["met"] else "not met",
     ]
-
-
-def environment(folder: Path) -> tuple[Path | None, str]:
-    """pfl's own, with the same torch, numpy and MONAI as here; or why there is none."""
-    python = folder / "pfl" / "bin" / "python"
-    if python.with_name("ready").exists():
-        return python, ""
-    same = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "numpy", "scipy")]
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    for command in (
-        [sys.executable, "-m", "venv", str(python.parents[1])],
-        [*pip, REQUIREMENT, *same],
-        [*pip, "--no-deps", f"monai=={version('monai')}"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return None, (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    python.with_name("ready").touch()
-    return python, ""
 
 
 def _parser() -> argparse.ArgumentParser:

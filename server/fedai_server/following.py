@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedai.compare import compare
-from fedai.events import Event, Listener, RunEnded, event_of, judged
-from fedai.record import read_judgement
+from fedai.events import Event, Listener, RunEnded, event_of, judged, outlines_judged
+from fedai.outline_results import compare_outlines
+from fedai.record import read_judgement, read_outlines
 from fedai_server.runs import OVER, RunDatabase
 
 LOOK_EVERY_S = 0.5
@@ -32,8 +33,15 @@ def follow(runs: RunDatabase, registry: Path, name: str) -> Iterator[Event]:
         time.sleep(LOOK_EVERY_S)
         run = runs.get(name)  # before the facts: all that was told before it ended is there then
     if (registry / name / "judgement.json").is_file():
-        yield judged(name, compare(read_judgement(registry / name)))
+        yield _judged(name, registry / name)
     yield RunEnded(name, run.state, run.reason, run.seconds)
+
+
+def _judged(name: str, folder: Path) -> Event:
+    outlines = read_outlines(folder)
+    if outlines is not None:
+        return outlines_judged(name, compare_outlines(outlines))
+    return judged(name, compare(read_judgement(folder)))
 
 
 def tell(runs: RunDatabase, registry: Path, name: str, *listeners: Listener) -> int:

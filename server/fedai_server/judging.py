@@ -134,6 +134,10 @@ def _link(
         dict(run.study.judgement.levels.items()),
         {site: told for site, told in subgroups.items() if site in scores},
     )
+    _keep(run, judgement)
+
+
+def _keep(run: Conduct, judgement: Judgement | OutlineJudgement) -> None:
     content = json.dumps(judgement.to_json()).encode()
     run.room.wait_for(lambda: write_whole(run.registry / "judgement.json", content))
 
@@ -168,8 +172,7 @@ def _link_outlines(
     if absent:
         scores, left_out = _without(run, scores, absent, left_out)
     facts = task.structures, task.tolerance_mm
-    judgement = OutlineJudgement(models, *facts, scores, answers, marks, left_out)
-    write_whole(run.registry / "judgement.json", json.dumps(judgement.to_json()).encode())
+    _keep(run, OutlineJudgement(models, *facts, scores, answers, marks, left_out))
 
 
 @dataclass(frozen=True)

@@ -148,12 +148,14 @@ def drop_orphans(home: Path, masks: Masks, images: Collection[str]) -> None:
 
 
 def pack(labels: Labels) -> bytes:
+    """The bytes of a mask's file."""
     buffer = BytesIO()
     np.save(buffer, labels, allow_pickle=False)
     return buffer.getvalue()
 
 
 def write(path: Path, labels: Labels) -> None:
+    """Write a mask's file, whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = path.with_suffix(".part")
     part.write_bytes(pack(labels))

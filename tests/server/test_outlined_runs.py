@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedai_server.following import follow
 from fedai_server.runs import RunDatabase
 from fedai_server.server_app import conduct
 from fedai_site.client_app import Bench
@@ -17,6 +18,7 @@ from post_office import Answer, PostOffice, Site
 
 from fedai import wire
 from fedai.cli.app import run
+from fedai.events import Judged, RoundClosed, RunEnded
 from fedai.outline_judgement import OutlineJudgement
 from fedai.record import read_judgement, read_outlines
 from fedai.wire import Task
@@ -104,6 +106,23 @@ def test_what_the_tables_and_the_report_say_is_the_judgement(
     for word in ("ROC", "AUROC", "Brier", "<script"):
         assert word not in page.read_text()
     assert f"federated,,pooled,lesion,dice,{pooled['dice']!r}" in (tmp_path / "numbers.csv").read_text()
+
+
+def test_it_can_be_followed_to_its_judgement(registry: Path) -> None:
+    runs = RunDatabase(registry.parents[1] / "runs.sqlite")
+    events = list(follow(runs, registry.parent, registry.name))
+    (closed,) = [event for event in events if isinstance(event, RoundClosed)]
+    assert set(closed.numbers) == set(SITES)
+    assert all({"validation_loss", "validation_dice"} <= set(told) for told in closed.numbers.values())
+    (found,) = [event for event in events if isinstance(event, Judged)]
+    judgement = read_outlines(registry)
+    assert judgement is not None
+    merged = judgement.merged("federated")
+    assert found.numbers["federated"]["all"] == {
+        "dice_lesion": pytest.approx(merged.means[0, 0]), "cases_lesion": merged.cases[0, 0],
+    }  # fmt: skip
+    assert set(found.numbers["local:east"]) == {"all", *SITES}
+    assert isinstance(events[-1], RunEnded)
 
 
 def test_what_is_of_scores_is_refused_plainly(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
