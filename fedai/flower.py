@@ -152,8 +152,8 @@ def _arrays(given: Any, record: Any) -> dict[str, npt.NDArray[Any]]:
 
 def _dtype_of(text: str) -> np.dtype[Any]:
     dtype = np.dtype(text)
-    if dtype.kind not in NUMBERS or str(dtype) != text:
-        raise TypeError("not numbers")
+    if dtype.kind not in NUMBERS or not dtype.isnative or str(dtype) != text:
+        raise TypeError("not numbers in the one way that is written")
     return dtype.newbyteorder("<")
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -287,10 +287,14 @@ def test_any_numbers_arrive_as_they_were(given_arrays: dict[str, Any]) -> None:
         assert arrived[name].flags.writeable
 
 
-def test_numbers_of_the_other_byte_order_keep_their_values() -> None:
-    arrived = read_task(task_record(task_of("ready", arrays={"x": np.array([1.5, -2], ">f4")}))).arrays["x"]
-    assert arrived.dtype == np.float32
-    assert arrived.tolist() == [1.5, -2]
+def test_numbers_of_the_other_byte_order_are_not_packed_and_not_read() -> None:
+    with pytest.raises(TypeError):
+        task_record(task_of("ready", arrays={"x": np.array([1.5, -2], ">f4")}))
+    record = task_record(task_of("ready", arrays={"x": np.array([1.5, -2], "<f4")}))
+    text = str(cast(ConfigRecord, record["task"])["head"])
+    record["task"] = ConfigRecord({"head": text.replace("float32", ">f4")})
+    with pytest.raises(RefusedByPolicy):
+        read_task(record)
 
 
 @pytest.mark.parametrize("kind", KINDS)
