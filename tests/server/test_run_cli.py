@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +97,17 @@ def test_watching_tells_each_thing_once_and_ends_with_the_run(
 ) -> None:
     monkeypatch.setattr(module, "WATCH_EVERY_S", 0.02)
 
+    seen, tell = threading.Event(), module.progress_line
+
+    def telling(line: str) -> None:
+        tell(line)
+        if line == "small-1: running":
+            seen.set()
+
+    monkeypatch.setattr(module, "progress_line", telling)
+
     def go_on() -> None:
-        time.sleep(1.0)
+        seen.wait(60)
         runs.add("small-1", "model_scored", {"model": "federated", "answered": ["north"]})
         runs.move("small-1", "finished")
 

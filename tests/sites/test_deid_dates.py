@@ -244,5 +244,5 @@ def test_the_pieces_of_a_text_are_the_text(text: str) -> None:
 @pytest.mark.parametrize("piece", ["1", "1.", "2019-", "12 Mar ", "2019 ", "1:1", " ", "12-"])
 def test_long_text_takes_time_in_proportion(piece: str) -> None:
     start = time.perf_counter()
-    SHIFT.in_text(piece * (200_000 // len(piece)))
+    SHIFT.in_text(piece * (60_000 // len(piece)))
     assert time.perf_counter() - start < 60

@@ -104,6 +104,7 @@ def test_two_processes_write_what_one_writes(export: Path, tmp_path: Path, key: 
     assert (first.written, first.duplicates) == (second.written, second.duplicates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "ray"])
 def test_a_cluster_writes_what_one_process_writes(
     export: Path, tmp_path: Path, key: Path, engine: str

@@ -165,6 +165,7 @@ def test_several_volumes_in_one_series_all_lose_their_face() -> None:
     assert after[z, y, x] == after[count + z, y, x] == after.min()
 
 
+@pytest.mark.slow
 def test_uneven_gaps_and_a_slice_twice() -> None:
     found = images("CT")
     thinned = found[:40] + found[40::2] + [copy.deepcopy(found[30])]
@@ -174,6 +175,7 @@ def test_uneven_gaps_and_a_slice_twice() -> None:
     assert pixels(found[z])[y, x] == 24
 
 
+@pytest.mark.slow
 def test_a_tilted_gantry() -> None:
     volume, affine = head("CT")
     shear = affine.copy()
@@ -184,6 +186,7 @@ def test_a_tilted_gantry() -> None:
     assert findings.outcome is Outcome.REMOVED
 
 
+@pytest.mark.slow
 def test_signed_values_with_a_slope() -> None:
     volume, affine = head("CT")
     values = np.rint(volume / 2).astype(np.int16)
@@ -197,6 +200,7 @@ def test_signed_values_with_a_slope() -> None:
     assert pixels(found[z])[y, x] == -500
 
 
+@pytest.mark.slow
 def test_a_ct_without_its_rescale_intercept_is_no_way_around() -> None:
     found = images("CT", RescaleIntercept=None, RescaleSlope=None)
     try:
@@ -238,6 +242,7 @@ def test_a_thin_slab_is_left_alone() -> None:
     assert deface_series(images("MR")[20:32]).outcome is Outcome.TOO_THIN
 
 
+@pytest.mark.slow
 def test_half_a_head_without_enough_brain_is_refused() -> None:
     with pytest.raises(Quarantine, match="FACE_LEFT"):
         deface_series(images("CT", BodyPartExamined="HEAD")[:26])

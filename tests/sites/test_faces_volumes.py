@@ -75,6 +75,7 @@ def real_ct() -> Defaced:
     return deface(*cranium(), "CT")
 
 
+@pytest.mark.slow
 def test_the_same_volume_gives_the_same_mask() -> None:
     volume, affine = mean_head("MR", 3.0)
     first, second = small("MR"), deface(volume, affine, "MR")
@@ -82,7 +83,14 @@ def test_the_same_volume_gives_the_same_mask() -> None:
     assert first[1].information == second[1].information
 
 
-@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)], ids=["front-back", "up-down", "upside down"])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        pytest.param((1,), id="front-back"),
+        pytest.param((2,), id="up-down", marks=pytest.mark.slow),
+        pytest.param((1, 2), id="upside down", marks=pytest.mark.slow),
+    ],
+)
 def test_a_head_that_lies_otherwise_than_stated_is_refused_with_a_picture(axes: tuple[int, ...]) -> None:
     volume, affine = mean_head("MR", 3.0)
     with pytest.raises(Quarantine, match="which way the head lies") as refused:
@@ -92,6 +100,7 @@ def test_a_head_that_lies_otherwise_than_stated_is_refused_with_a_picture(axes: 
     assert refused.value.picture.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_mistaken_axes_are_refused() -> None:
     volume, affine = mean_head("CT", 3.0)
     with pytest.raises(Quarantine, match="FACE_LEFT"):
@@ -110,6 +119,7 @@ def test_a_volume_without_content_is_refused(value: float) -> None:
         deface(np.full((40, 40, 40), value, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]), "MR")
 
 
+@pytest.mark.slow
 def test_noise_is_no_head() -> None:
     noise = np.random.default_rng(0).normal(100, 30, (60, 60, 60)).astype(np.float32)
     with pytest.raises(Quarantine, match="FACE_LEFT"):
@@ -134,6 +144,7 @@ def test_the_top_of_a_head_has_no_face_and_nothing_is_changed() -> None:
     assert findings.claims_no_face
 
 
+@pytest.mark.slow
 def test_a_long_neck_and_shoulders_do_not_draw_the_fit_away() -> None:
     volume, affine = mean_head("CT", 3.0)
     low = affine.copy()
@@ -197,6 +208,7 @@ def test_the_brain_of_the_cranium_stays() -> None:
     assert not (mask & ndimage.binary_dilation(brain, iterations=3)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(1,), (1, 2)], ids=["front-back", "upside down"])
 @pytest.mark.parametrize("real", [ch2, cranium], ids=["MR", "CT"])
 def test_a_real_head_that_lies_otherwise_is_refused(real: Any, axes: tuple[int, ...]) -> None:
@@ -205,6 +217,7 @@ def test_a_real_head_that_lies_otherwise_is_refused(real: Any, axes: tuple[int, 
         deface(volume, flipped(affine, *axes), "CT" if real is cranium else "MR")
 
 
+@pytest.mark.slow
 def test_another_contrast_makes_no_difference() -> None:
     volume, affine = ch2()
     dark = np.interp(
