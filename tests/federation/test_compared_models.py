@@ -1,4 +1,4 @@
-"""On the demo's data: three local models, one by FedAvg, one by FedBN and a centralised one, in one report."""
+"""On the demo's data: local models, one by FedAvg, one by FedBN and a centralised one, in one report."""
 
 from __future__ import annotations
 

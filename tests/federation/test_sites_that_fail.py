@@ -43,6 +43,7 @@ def test_a_site_that_is_late_is_left_out_of_the_round_and_named(
     assert set(closed["cases"]) == {"east", "north"}
 
 
+@pytest.mark.slow
 def test_a_site_and_then_the_superlink_are_killed_mid_training_and_the_run_completes(
     whole_run: dict[str, Any], federation: Federation
 ) -> None:
@@ -80,6 +81,7 @@ def test_what_a_site_sends_past_its_egress_is_refused_by_the_server_and_named(
     assert PLANTED not in str(closed)
 
 
+@pytest.mark.slow
 def test_a_site_that_dies_half_way_through_sending_keeps_nobody_waiting(
     misbehaving: object, federation: Federation
 ) -> None:

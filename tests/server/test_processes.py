@@ -102,7 +102,14 @@ def test_a_call_made_while_the_superlink_is_down_waits(tmp_path: Path) -> None:
         assert control.list_sites() == ()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_all_and_a_run_with_them(tmp_path: Path, number: signal.Signals) -> None:
     with start_server(make_home(tmp_path / "home")) as server:
         _, app = start_patient_run(server, beats=600)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import pytest
 from fedai_site.catalogue import Catalogue, Record
 from fedai_site.cohort import SPLITS, select
 from fedai_site.consents import Consents
@@ -73,6 +74,7 @@ class Audited:
         return len(everyone)
 
 
+@pytest.mark.slow
 def test_ten_thousand_patients_stay_where_they_are(tmp_path: Path) -> None:
     audit = Audited(tmp_path)
     audit.hold(range(6000))

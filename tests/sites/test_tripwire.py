@@ -147,6 +147,7 @@ def honest_updates() -> list[tuple[Images, dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_hundred_honest_updates_pass() -> None:
     task = task_of("train")
     assert len(honest_updates()) == HONEST

@@ -82,6 +82,7 @@ def test_what_follows_a_broken_sequence_of_known_length_is_read(tmp_path: Path) 
     assert parts.text(0x00081140).startswith("no item at all")
 
 
+@pytest.mark.slow
 def test_more_attributes_than_any_object_has_are_not_read(tmp_path: Path) -> None:
     item = ITEM + struct.pack("<I", 8) + b"\x08\x00\x08\x00CS\0\0"
     data = meta() + element(0x00081140, "SQ", item * 510_000)
