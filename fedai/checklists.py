@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedai.cohort_rules import CohortRules
+from fedai.record import is_early
 from fedai.results import FEWEST, Comparison
 from fedai.tables import Table
 
@@ -176,11 +177,33 @@ def _of_model(record: Json, study: Json) -> dict[str, str]:
         "software": "Under “Methods”, with versions.",
         "initial": f"At random, seed {training.get('seed')}, the same at every site.",
         "training": f"{_recipe(study, training)} {len(record.get('models', []))} models were judged.",
-        "selection": "The last round's, as fixed beforehand; no choice by any score.",
+        "selection": _selection(record, training),
         "ensembling": "None.",
         "updating": "None after training.",
         "imbalance": "Balanced weights in the loss." if balanced else "Not treated.",
     }
+
+
+def _selection(record: Json, training: Json) -> str:
+    chosen, rounds = record.get("chosen") or {}, len(record.get("rounds") or [])
+    by = str(chosen.get("by") or training.get("checkpoint", {}).get("by", "validation_loss"))
+    measure = {"validation_auroc": "AUROC", "validation_dice": "Dice"}.get(by, "loss")
+    if chosen.get("is_best"):
+        told = (
+            f"By rule fixed beforehand: of {chosen['last']} rounds' models that of round {chosen['round']}, "
+            f"with the best {measure} ({chosen['value']:.4f}) on {chosen['cases']} validation images of "
+            f"{', '.join(chosen['sites'])}."
+        )
+    elif chosen:
+        told = "The last round's: the best was to be chosen, but no two could be compared on the same images."
+    else:
+        told = "The last round's, as fixed beforehand; no choice by any score."
+    if is_early(record):
+        told += (
+            f" Training ended after {rounds} of {training['rounds']} rounds, by the {measure} on validation "
+            "images. Local-only models were trained for the epochs of all rounds."
+        )
+    return told + (" No test image had a part in it." if chosen or is_early(record) else "")
 
 
 def _recipe(study: Json, training: Json) -> str:

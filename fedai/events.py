@@ -43,6 +43,16 @@ class RoundClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointChosen:
+    """Which round's model is judged, and by which measure; its value, NaN where none could be compared."""
+
+    run: str
+    round: int
+    by: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelScored:
     """The sites have scored a model on their test cases."""
 
@@ -71,7 +81,7 @@ class RunEnded:
     seconds: float
 
 
-Event = SiteReady | RoundClosed | ModelScored | Judged | RunEnded
+Event = SiteReady | RoundClosed | CheckpointChosen | ModelScored | Judged | RunEnded
 ALL = "all"
 
 
@@ -122,9 +132,15 @@ def _model_scored(run: str, fact: Mapping[str, Any]) -> Event:
     return ModelScored(run, fact["model"], tuple(fact["answered"]))
 
 
+def _chosen(run: str, fact: Mapping[str, Any]) -> Event:
+    value = fact["value"]
+    return CheckpointChosen(run, int(fact["round"]), fact["by"], float("nan") if value is None else value)
+
+
 READERS: dict[str, Callable[[str, Mapping[str, Any]], Event]] = {
     "site_ready": _site_ready,
     "round_closed": _round_closed,
+    "checkpoint_chosen": _chosen,
     "model_scored": _model_scored,
 }
 

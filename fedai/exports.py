@@ -17,7 +17,7 @@ import numpy as np
 
 from fedai.checkpoint import load_checkpoint
 from fedai.errors import ConfigError, TrainingError
-from fedai.record import read_record
+from fedai.record import final_of, read_record
 from fedai.study import Study
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ class Model:
 
 
 def models_of(folder: Path) -> list[Model]:
-    """The run's models: federated (the last round's), local ones, references, and each round's checkpoint."""
+    """The run's models: federated (the round's that was chosen), local ones, references, and each round's
+    checkpoint.
+    """
     rounds = sorted(folder.glob(f"round-*/{WEIGHTS}"))
     alone = sorted(folder.glob(f"local-*/{WEIGHTS}"))
-    named = {"federated": rounds[-1]} if rounds else {}
+    named = {"federated": _judged(folder, rounds)} if rounds else {}
     named |= {f"local:{path.parent.name.removeprefix('local-')}": path for path in alone}
     named |= {path.stem: path for path in sorted((folder / "references").glob("*.safetensors"))}
     named |= {path.parent.name: path for path in rounds}
@@ -51,6 +53,17 @@ def models_of(folder: Path) -> list[Model]:
         Model(name, path, hashlib.sha256(path.read_bytes()).hexdigest(), _facts(path))
         for name, path in named.items()
     ]
+
+
+def _judged(folder: Path, rounds: list[Path]) -> Path:
+    """The checkpoint that was chosen; where nothing was, the last. Raises ConfigError where it is gone."""
+    record = read_record(folder) if (folder / "record.json").is_file() else {}
+    if not record.get("chosen"):
+        return rounds[-1]
+    chosen = folder / f"round-{final_of(record)[0]:04d}" / WEIGHTS
+    if chosen not in rounds:
+        raise ConfigError(f"{chosen} is not there, though the run chose it", hint="restore the run's folder")
+    return chosen
 
 
 def _facts(path: Path) -> dict[str, Any]:

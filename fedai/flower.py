@@ -32,6 +32,7 @@ MESSAGE_TYPES = {
     "ready": "query",
     "train": "train",
     "train_alone": "train",
+    "validate": "evaluate",
     "score": "evaluate",
     "place": "evaluate",
 }

@@ -13,7 +13,7 @@ from typing import Any
 from fedai.checklists import FOR_AUTHORS, answers
 from fedai.compare import compare
 from fedai.exports import Model, find_model
-from fedai.record import read_judgement, read_record
+from fedai.record import final_words, read_judgement, read_record
 from fedai.results import Comparison, ModelResults
 from fedai.run_sections import gaps_of, privacy_facts
 from fedai.subgroup_results import subgroups_of, variables_of, worst_subgroup
@@ -50,6 +50,7 @@ def _details(model: Model, record: Json, known: Json) -> dict[str, Any]:
     study = record["study"]
     return {
         "model": model.name,
+        **({"chosen": final_words(record)} if model.name == "federated" else {}),
         "sha256": model.sha256,
         "run": record["run"],
         "study": f"{study['name']} version {study['version']}",
@@ -96,7 +97,7 @@ def _training_data(name: str, record: Json, known: Json) -> dict[str, Any]:
 
 def _evaluation(results: ModelResults | None, comparison: Comparison, known: Json) -> dict[str, Any]:
     if results is None:
-        return {"results": "this model was not judged: only the last round's, local ones and references are"}
+        return {"results": "this model was not judged: only the run's own, local ones and references are"}
     single = len(comparison.tasks) == 1
     told: dict[str, Any] = {
         "cases": f"{results.pooled.cases} images of {results.pooled.patients} patients; {known['internal']}",

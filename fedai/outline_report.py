@@ -12,6 +12,7 @@ from typing import Any
 from fedai.figures import cohort_flow, counted, display_name, escape, html_table, listed, note_of
 from fedai.outline_results import OutlineComparison, StructureResult
 from fedai.outline_tables import tables
+from fedai.record import final_of, final_words
 from fedai.report import header_section, page
 from fedai.run_sections import GAPS, USE, privacy_section, table_of_rounds, table_of_splits, versions_of
 from fedai.study import OUTLINED
@@ -120,7 +121,8 @@ def _methods(record: Json) -> str:
     study = record.get("study", {})
     facts = {
         "Study": f"{study.get('name', '')}, SHA-256 {record.get('study_hash', '')}",
-        "Final model": str((record.get("rounds") or [{}])[-1].get("checkpoint") or "–"),
+        "Final model": final_of(record)[1] or "–",
+        "Chosen": final_words(record) or "–",
         **versions_of(record.get("versions", {})),
     }
     shown = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())

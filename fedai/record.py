@@ -73,6 +73,36 @@ def answered_in(closed: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def final_of(record: Mapping[str, Any]) -> tuple[int, str]:
+    """Number and checkpoint (SHA-256) of the round whose model is the run's: the chosen one, else the last;
+    (0, "") where no round closed.
+    """
+    last = (record.get("rounds") or [{}])[-1]
+    chosen = record.get("chosen") or last
+    number = chosen.get("round", chosen.get("number", 0))
+    return int(number), str(chosen.get("checkpoint") or "")
+
+
+def final_words(record: Mapping[str, Any]) -> str:
+    """Which round's model is the run's, and by which rule; nothing where no round closed."""
+    number, chosen = final_of(record)[0], record.get("chosen") or {}
+    training, rounds = record.get("study", {}).get("training", {}), len(record.get("rounds") or [])
+    wants_best = training.get("checkpoint", {}).get("choose") == "best"
+    last = (
+        "the last: the run ended before there was a choice" if wants_best else "the last, as the study says"
+    )
+    early = f"; training ended early, after {rounds} of {training['rounds']}" if is_early(record) else ""
+    return f"round {number}: {chosen.get('why') or last}{early}" if number else ""
+
+
+def is_early(record: Mapping[str, Any]) -> bool:
+    """Whether the study's rule ended the training before its last round."""
+    training = record.get("study", {}).get("training", {})
+    rounds = len(record.get("rounds") or [])
+    finished = record.get("state") == "finished"
+    return finished and bool(training.get("early_stopping")) and rounds < int(training.get("rounds", 0))
+
+
 def read_judgement(folder: Path) -> Judgement:
     """judgement.json. Raises ConfigError where the run didn't get that far."""
     if not (folder / "judgement.json").is_file():

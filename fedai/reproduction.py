@@ -65,7 +65,12 @@ def _reasons(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             for name, version in versions[0].items()
             if all(versions) and version != versions[1].get(name)
         ]
+    if len(before["rounds"]) != len(now["rounds"]):
+        found.append(f"{len(now['rounds'])} rounds now, {len(before['rounds'])} then")
     for fact, again in zip(before["rounds"], now["rounds"], strict=False):
         if fact["answered"] != again["answered"]:
             found.append(f"round {fact['number']} was of other sites ({', '.join(again['answered'])})")
+    chosen = [record.get("chosen", {}).get("round") for record in (before, now)]
+    if chosen[0] != chosen[1]:
+        found.append(f"round {chosen[1]} was chosen now, round {chosen[0]} then")
     return found

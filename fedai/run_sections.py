@@ -8,7 +8,7 @@ from typing import Any
 from fedai.charts import style_of
 from fedai.figures import cohort_flow, escape, html_table, learning_curves, listed, note_of, styles
 from fedai.performance_figures import calls_flow
-from fedai.record import answered_in
+from fedai.record import answered_in, final_of, final_words
 from fedai.results import FEWEST, Comparison
 from fedai.tables import Table
 from fedai.wire import MINIMUM_CELL
@@ -171,7 +171,8 @@ def methods_section(record: Json, comparison: Comparison) -> str:
     study = record.get("study", {})
     facts = {
         "Study": f"{study.get('name', '')}, SHA-256 {record.get('study_hash', '')}",
-        "Final model": str((record.get("rounds") or [{}])[-1].get("checkpoint") or "–"),
+        "Final model": final_of(record)[1] or "–",
+        "Chosen": final_words(record) or "–",
         **versions_of(record.get("versions", {})),
     }
     listed_facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())

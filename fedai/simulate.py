@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedai.choice import best_of, chosen_of, compared, unbeaten, validations, why_early
 from fedai.evaluation import outline, predict
 from fedai.local import Cases, LocalRound, SiteModel, train_round
 from fedai.outline_score import OutlineScore
@@ -28,10 +29,13 @@ from fedai.outlines import measure
 from fedai.score import Score
 from fedai.site_state import SiteState
 from fedai.strategies import Conditions, State
-from fedai.study import Segmentation, Study
+from fedai.study import Segmentation, Study, Training
+from fedai.validation import validate, validation_facts
 from fedai.weights import Layout, Weights, pack
+from fedai.wire import MINIMUM_CELL
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Facts = Mapping[str, Any]
 
 
 class Site(Protocol):
@@ -55,13 +59,18 @@ class RoundClosed:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What came of it: the final weights, the rounds, and each site's score on its own test cases."""
+    """What came of it: the weights that were judged (the study's choice, else the last round's), the rounds,
+    and each site's score on its own test cases. `chosen`: what `fedai.choice` says, or nothing.
+    """
 
     layout: Layout
     weights: Weights
+    last: Weights
     rounds: tuple[RoundClosed, ...]
     scores: Mapping[str, npt.NDArray[np.float64]]  # by site: AUROC, float64 [K], or mean Dice by structure
     pooled: Score | OutlineScore
+    chosen: Mapping[str, Any]
+    reason: str
 
 
 @dataclass
@@ -76,9 +85,12 @@ class Visitor:
     def __post_init__(self) -> None:
         self.model = SiteModel.of(self.study)
 
-    def train(self, job: tuple[str, int, Weights, Arrays]) -> tuple[str, LocalRound]:
+    def train(self, job: tuple[str, int, Weights, Arrays]) -> tuple[str, LocalRound, Facts]:
         name, number, weights, told = job
         site, state = self.sites[name], SiteState(self.folder / name)
+        validation: Facts = {}
+        if self.study.training.looks_at_validation:
+            validation = self.validate((name, number, weights))[1]
         done = train_round(
             self.model,
             weights,
@@ -90,7 +102,15 @@ class Visitor:
             may_go_on=site.may_go_on,
         )
         state.keep(done.kept, number)
-        return name, replace(done, kept={})
+        return name, replace(done, kept={}), validation
+
+    def validate(self, job: tuple[str, int, Weights]) -> tuple[str, Facts]:
+        """What the record would say of weights that are sent in round `number`."""
+        name, number, weights = job
+        self.model.load(weights, SiteState(self.folder / name).before(number))
+        cases, may_go_on = self.sites[name].cases("validation"), self.sites[name].may_go_on
+        facts = cases, self.study, MINIMUM_CELL
+        return name, validation_facts(*validate(self.model.network, *facts, may_go_on=may_go_on))
 
     def score(self, job: tuple[str, Weights]) -> tuple[str, Score | OutlineScore]:
         name, weights = job
@@ -104,6 +124,41 @@ class Visitor:
         scores = predict(self.model.network, cases.images, may_go_on=may_go_on)
         thresholds = (self.study.judgement.threshold, self.study.judgement.net_benefit_at)
         return name, Score.of(scores, cases.labels, cases.patients, *thresholds)
+
+
+@dataclass
+class Course:
+    """How far a simulation has come, to the study's rule on validation cases. Holds the best weights alone:
+    every site answers in every round, so no checkpoint that was passed over is chosen later.
+    """
+
+    training: Training
+    rounds: list[Facts] = field(default_factory=list)
+    kept: dict[int, Weights] = field(default_factory=dict)
+    reason: str = ""
+
+    def note(self, number: int, before: Weights, validation: Facts) -> None:
+        """Round `number` has closed; sites said this of the weights that it began with."""
+        if not self.training.looks_at_validation:
+            return
+        rule, by = self.training.early_stopping, self.training.checkpoint.by
+        self.rounds.append({"number": number, "validation": validation})
+        self.kept[number - 1] = before
+        values = compared(validations(self.rounds, None, by)).values
+        best = best_of(values, by)
+        self.kept = {n: weights for n, weights in self.kept.items() if n == best}
+        leader = unbeaten(values, by, rule) if rule else None
+        if leader is not None and number < self.training.rounds:
+            self.reason = why_early(leader, number, self.training.rounds, by)
+
+    def choose(self, last: Weights, validate: Callable[[], Facts]) -> tuple[Facts, Weights]:
+        """What the study's rule chooses, and its weights. `validate` tells of the last ones."""
+        if not self.training.chooses_best:
+            return {}, last
+        rule, number = self.training.checkpoint, len(self.rounds)
+        fact = {"number": number, "validation": validate()}
+        chosen = chosen_of(validations(self.rounds, fact, rule.by), rule, number)
+        return chosen, {**self.kept, number: last}[chosen["round"]]
 
 
 Tamper = Callable[[str, Weights], Weights]
@@ -128,32 +183,42 @@ def simulate(
     with _working(visitor, workers) as do:
         weights = pack(visitor.model.network, visitor.model.shared)
         state: State = {}
-        rounds: list[RoundClosed] = []
+        rounds, course = list[RoundClosed](), Course(study.training)
         for number in range(1, study.training.rounds + 1):
-            weights, state, closed = _close(visitor, do, number, weights, state, tamper)
+            if course.reason:
+                break
+            before = weights
+            weights, state, closed, validation = _close(visitor, do, number, weights, state, tamper)
+            course.note(number, before, validation)
             rounds.append(closed)
             tell(closed)
-        scores = do("score", ((site.name, weights) for site in sites))
-        judged, pooled = _judge(scores)
-    return Simulated(visitor.model.shared, weights, tuple(rounds), judged, pooled)
+        chosen, judged = course.choose(weights, lambda: _validate(visitor, do, len(rounds) + 1, weights))
+        scores = do("score", ((site.name, judged) for site in sites))
+        by_site, pooled = _judge(scores)
+    facts = visitor.model.shared, judged, weights, tuple(rounds), by_site, pooled
+    return Simulated(*facts, chosen, course.reason)
+
+
+def _validate(visitor: Visitor, do: Map, number: int, weights: Weights) -> Facts:
+    return dict(do("validate", ((name, number, weights) for name in visitor.sites)))
 
 
 def _close(
     visitor: Visitor, do: Map, number: int, weights: Weights, state: State, tamper: Tamper
-) -> tuple[Weights, State, RoundClosed]:
+) -> tuple[Weights, State, RoundClosed, Facts]:
     """One round, as a run closes it: a group that takes its turn, updates folded as they come, a step."""
     started, study, layout = time.monotonic(), visitor.study, visitor.model.shared
     names = tuple(name for name in study.sites if name in visitor.sites)
     group = study.strategy.turns(names, number)[0]
     updates = study.strategy.gather(Conditions(layout, study.training.optimizer, len(names)))
-    told, loss = study.strategy.tell(state, layout), 0.0
-    for name, done in do("train", ((name, number, weights, told) for name in group)):
+    told, loss, validation = study.strategy.tell(state, layout), 0.0, dict[str, Any]()
+    for name, done, validation[name] in do("train", ((name, number, weights, told) for name in group)):
         trained = done.trained
         updates.add(name, tamper(name, done.update), trained.cases, trained.steps, done.beside)
         loss += trained.loss * trained.cases
     weights, state = study.strategy.step(weights, updates.update(), {**state, **updates.noted()}, number)
     closed = RoundClosed(number, len(group), loss / updates.cases, time.monotonic() - started)
-    return weights, state, closed
+    return weights, state, closed, validation
 
 
 def headline(score: Score | OutlineScore) -> npt.NDArray[np.float64]:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from fedai import choice
+from fedai.choice import Checkpoint, EarlyStopping
 from fedai.cohort_rules import FILTERS, CohortRules, Years
 from fedai.datause import DataUse
 from fedai.errors import ConfigError
@@ -122,6 +124,18 @@ class Training(Frozen):
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     loss: Loss = CrossEntropy()
     augmentation: Annotated[tuple[Transform, ...], Field(max_length=16)] = ()
+    checkpoint: Checkpoint = Checkpoint()
+    early_stopping: EarlyStopping | None = None
+
+    @property
+    def looks_at_validation(self) -> bool:
+        """Whether the checkpoint that is judged, or the number of rounds, depends on validation cases."""
+        return self.chooses_best or self.early_stopping is not None
+
+    @property
+    def chooses_best(self) -> bool:
+        """Whether the best checkpoint is judged in place of the last."""
+        return self.checkpoint.choose == "best"
 
 
 class Rounds(Frozen):
@@ -265,7 +279,7 @@ class Study(Frozen):
             and sum(fractions) > MOST_HELD_OUT
         ):
             found.append((("split",), "validation and test leave under a tenth of the patients for training"))
-        found += task_misfits(data)
+        found += task_misfits(data) + choice.misfits(data)
         cohort = data.get("cohort")
         if isinstance(cohort, dict):
             found += [(("cohort", *place), text) for place, text in CohortRules.cross_checks(cohort)]
@@ -298,6 +312,16 @@ class Study(Frozen):
         return self.purpose if isinstance(self.purpose, str) else self.purpose.statement
 
     @property
+    def notes(self) -> list[str]:
+        """What is sound, and yet to be known before somebody starts it."""
+        training, notes = self.training, list[str]()
+        if training.looks_at_validation:
+            rule = "the rule on validation cases is of the federated model; references are taken as they are"
+            alone = f", and local-only models after {training.rounds * training.local_epochs} epochs"
+            notes.append(rule + (alone if self.judgement.local_models else ""))
+        return notes
+
+    @property
     def split_plan(self) -> str:
         """What decides which split a site's patient is in: equal plans, equal splits."""
         split = self.split
@@ -306,8 +330,8 @@ class Study(Frozen):
     def canonical(self) -> str:
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
-        A study that leaves out `data_use`, decision thresholds, the margin, subgroups or a filter of the
-        cohort reads as it did before there were any, so that its hash stays.
+        A study that leaves out `data_use`, decision thresholds, the margin, subgroups, a filter of the
+        cohort, or the choice of a checkpoint reads as it did before there were any, so that its hash stays.
         """
         unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
         unsaid["judgement"] = {
@@ -318,6 +342,10 @@ class Study(Frozen):
         if "age_band" not in self.judgement.subgroups and self.judgement.age_bands == AGE_BANDS:
             unsaid["judgement"].add("age_bands")
         unsaid["cohort"] = {name for name in FILTERS if not getattr(self.cohort, name)}
+        training = self.training
+        unsaid["training"] = {"early_stopping"} if training.early_stopping is None else set()
+        if training.checkpoint == Checkpoint():
+            unsaid["training"].add("checkpoint")
         said = self.model_dump(mode="json", exclude=unsaid)
         return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedai.errors import ConfigError
-from fedai.events import Event, Judged, RoundClosed
+from fedai.events import CheckpointChosen, Event, Judged, RoundClosed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -36,6 +36,8 @@ class TensorBoardFiles:
             self._write("", "round", {"seconds": event.seconds, **counts})
             for site, numbers in event.numbers.items():
                 self._write(site, "round", numbers)
+        elif isinstance(event, CheckpointChosen):
+            self._write("", "chosen", {"round": event.round, event.by: event.value})
         elif isinstance(event, Judged):
             for model, places in event.numbers.items():
                 for place, numbers in places.items():

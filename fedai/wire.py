@@ -28,13 +28,14 @@ from fedai.weights import Layout
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Metrics = Mapping[str, int | float]
-TaskKind = Literal["ready", "train", "train_alone", "score", "place"]
+TaskKind = Literal["ready", "train", "train_alone", "validate", "score", "place"]
 ReplyKind = Literal["status", "update", "score"]
 
 REPLY_OF: dict[TaskKind, ReplyKind] = {
     "ready": "status",
     "train": "update",
     "train_alone": "update",
+    "validate": "score",
     "score": "score",
     "place": "score",
 }
@@ -176,13 +177,16 @@ def _update_alone(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms,
 
 def _update(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
     arrays, metrics = _update_alone(task, study, layout)
-    arrays |= study.strategy.sent(layout)
+    told, validation = _validation(task, study, layout)
+    return {**arrays, **study.strategy.sent(layout), **told}, {**metrics, **validation}
+
+
+def _validation(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
+    arrays: ArrayForms = {"histogram": ("uint32", (comparisons(study), 2, BINS))}
     if isinstance(study.task, Segmentation):
         structures = len(study.task.structures)
-        arrays |= {"dice": ("float64", (structures,)), "dice_cases": ("int64", (structures,))}
-    else:
-        arrays["histogram"] = ("uint32", (comparisons(study), 2, BINS))
-    return arrays, {**metrics, "validation_loss": float, "validation_cases": int}
+        arrays = {"dice": ("float64", (structures,)), "dice_cases": ("int64", (structures,))}
+    return arrays, {"validation_loss": float, "validation_cases": int}
 
 
 def _score(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[str, type]]:
@@ -203,7 +207,15 @@ def _place(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[s
     return {**arrays, **calls_forms(models, k), "marks": MARKS_FORM}, {"cases": int}
 
 
-FORMS = {"ready": _status, "train": _update, "train_alone": _update_alone, "score": _score, "place": _place}
+FORMS = {
+    "ready": _status,
+    "train": _update,
+    "train_alone": _update_alone,
+    "validate": _validation,
+    "score": _score,
+    "place": _place,
+}
+WITH_WEIGHTS = ("train", "train_alone", "validate", "score")
 
 
 def read_marks(array: npt.NDArray[Any]) -> dict[str, str]:
@@ -290,13 +302,15 @@ def _name_problems(what: str, given: Mapping[str, Any], expected: Mapping[str, A
 def check_task(task: Task, study: Study, layout: Layout) -> None:
     """Refuse a task that doesn't fit the study: the server is checked too. Raises RefusedByPolicy."""
     k, problems = comparisons(study), []
-    expected: ArrayForms = _weights(layout) if task.kind in ("train", "train_alone", "score") else {}
+    expected: ArrayForms = _weights(layout) if task.kind in WITH_WEIGHTS else {}
     if task.kind == "train":
         expected |= study.strategy.told(layout)
     if task.kind == "place" and study.task.kind == "classification":
         expected = {"histograms": ("uint32", (len(task.models), k, 2, BINS))}
     if task.kind not in REPLY_OF:
         problems.append("unknown kind of task")
+    if task.kind == "validate" and not study.training.chooses_best:
+        problems.append("the study chooses no checkpoint")
     if task.study != study.sha256:
         problems.append("the study's hash is not the task's")
     if expected and task.kind != "place" and task.layout != layout.to_json():

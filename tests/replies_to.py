@@ -18,6 +18,7 @@ from fedai.weights import Layout, Weights, layout_of, pack
 from fedai.wire import Reply, Task
 
 STUDY = small_study()
+CHOOSING = small_study(training={"checkpoint": {"choose": "best"}})
 MODELS = ("federated", "local:north")
 
 
@@ -34,7 +35,7 @@ LAYOUT = start_weights()[0]
 def task_of(kind: wire.TaskKind, **changes: Any) -> Task:
     """A task as the server would send it for the small study."""
     facts: dict[str, Any] = {"run": "small-1", "study": STUDY.sha256}
-    if kind in ("train", "train_alone", "score"):
+    if kind in wire.WITH_WEIGHTS:
         facts |= {"layout": LAYOUT.to_json(), "arrays": dict(start_weights()[1].arrays())}
     if kind == "train":
         facts["round"] = 1
@@ -44,6 +45,11 @@ def task_of(kind: wire.TaskKind, **changes: Any) -> Task:
         counts = np.zeros((len(MODELS), 1, 2, wire.BINS), np.uint32)
         facts |= {"models": MODELS, "arrays": {"histograms": counts}}
     return Task(kind, **facts | changes)
+
+
+def study_of(kind: wire.TaskKind) -> Study:
+    """A study in which such a task may be asked."""
+    return CHOOSING if kind == "validate" else STUDY
 
 
 def message_of(task: Task, run_id: int = 7) -> Message:

@@ -35,13 +35,16 @@ def model() -> None:
 def list_models(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
     """The models of a run."""
     from fedai.exports import models_of
-    from fedai.record import find_run
+    from fedai.record import final_words, find_run, read_record
 
-    found = models_of(find_run(run, home))
+    folder = find_run(run, home)
+    found, record = models_of(folder), read_record(folder)
     rows = [(m.name, m.sha256[:12], m.facts.get("cases", ""), m.path) for m in found]
     shown = [{"model": m.name, "sha256": m.sha256, "path": str(m.path), "manifest": m.facts} for m in found]
     lines = table(("model", "SHA-256", "cases", "file"), rows) if rows else ["no model was saved"]
-    emit({"models": shown}, as_json=as_json, lines=lines)
+    told = final_words(record)
+    lines += [f"federated is that of {told}"] if told else []
+    emit({"models": shown, "chosen": record.get("chosen") or {}}, as_json=as_json, lines=lines)
 
 
 @app.command()

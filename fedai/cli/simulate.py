@@ -95,13 +95,19 @@ def _written(done: Simulated, study: Study, out: Path) -> dict[str, Any]:
 
     of = "dice" if study.task.kind == "segmentation" else "auroc"
     names = sorted(done.scores)
-    facts = {"study": study.sha256, "round": len(done.rounds), "sites": names, "parent": ""}
-    digest = save_checkpoint(out, done.weights, done.layout, **facts, cases=0)
-    told = {
+    number = done.chosen.get("round", len(done.rounds))
+    facts: dict[str, Any] = {"study": study.sha256, "sites": names, "parent": "", "cases": 0}
+    digest = save_checkpoint(out, done.weights, done.layout, **facts, round=number)
+    last = digest
+    if number != len(done.rounds):
+        last = save_checkpoint(out / "last", done.last, done.layout, **facts, round=len(done.rounds))
+    told: dict[str, Any] = {
         "sha256": digest,
         "study": study.sha256,
         "strategy": study.strategy.name,
         "rounds": [asdict(closed) for closed in done.rounds],
+        "reason": done.reason,
+        **({"chosen": {**done.chosen, "checkpoint": digest, "last_checkpoint": last}} if done.chosen else {}),
         f"pooled_{of}": _numbers(headline(done.pooled)),
         f"site_{of}": {name: _numbers(done.scores[name]) for name in names},
     }
@@ -121,5 +127,8 @@ def _lines(facts: dict[str, Any], out: Path) -> list[str]:
     if by_site:
         worst, median, best = by_site[0], by_site[len(by_site) // 2], by_site[-1]
         lines.append(f"by site  worst {worst:.3f}, median {median:.3f}, best {best:.3f}")
+    if "chosen" in facts:
+        lines.append(f"chosen   round {facts['chosen']['round']}: {facts['chosen']['why']}")
+    lines += [f"ended    {facts['reason']}"] if facts["reason"] else []
     seconds = sum(closed["seconds"] for closed in facts["rounds"])
     return [*lines, f"took     {seconds:.1f} s for {len(facts['rounds'])} rounds", f"model    {out}"]

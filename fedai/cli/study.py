@@ -32,9 +32,8 @@ def check(
 
         size = f", {layout_of(build_network(read)).sizes()['parameters']:,} parameters"
     lines = [f"{read.name} version {read.version} is sound{size}", f"hash {read.sha256}"]
-    emit(
-        {"study": read.name, "version": read.version, "study_hash": read.sha256}, as_json=as_json, lines=lines
-    )
+    told = {"study": read.name, "version": read.version, "study_hash": read.sha256, "notes": read.notes}
+    emit(told, as_json=as_json, lines=lines + [f"note: {note}" for note in read.notes])
 
 
 @app.command()

@@ -30,7 +30,9 @@ HAND_OVER_S = 10.0  # a process that was replaced notices at its next look, and 
 PLANNED_FOR_S = 60.0  # `fedai run start` takes seconds from the plan to Flower's run; then it was killed
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MOST_TRIES = 8  # without anything new in between
-PROGRESS = ("begun", "round_closed", "trained_alone", "model_scored")
+PROGRESS = (
+    "begun", "round_closed", "last_validated", "checkpoint_chosen", "trained_alone", "model_scored",
+)  # fmt: skip
 SPARE_BYTES = 10_000_000  # free pages of the SuperLink's database that are left alone
 
 log = logging.getLogger("fedai.server.continuation")

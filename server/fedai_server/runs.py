@@ -215,6 +215,7 @@ class RunDatabase:
             "cohorts": cohorts,
             "refused": {fact["site"]: fact["code"] for _, kind, fact in facts if kind == "site_refused"},
             "rounds": [fact for _, kind, fact in facts if kind == "round_closed"],
+            "chosen": next((fact for _, kind, fact in facts if kind == "checkpoint_chosen"), {}),
             "references": next((f.get("references", {}) for _, k, f in facts if k == "begun"), {}),
             "without": sorted(s for _, kind, fact in facts if kind == "without" for s in fact["sites"]),
             "left_out": {fact["site"]: fact["why"] for _, kind, fact in facts if kind == "site_left_out"},

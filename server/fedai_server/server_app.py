@@ -2,6 +2,7 @@
 
 ready        which sites are there, and with which cohorts
 train        rounds: weights out, updates in, FedAvg, checkpoint
+validate     where the study chooses the best checkpoint: the last one, on validation cases
 train_alone  each site's own model, the baseline
 score        every model on every site's test cases, as histograms and counts
 place        what links the models: sums for paired intervals
@@ -41,6 +42,7 @@ from fedai.tasks.classification import build_network
 from fedai.weights import Layout, Weights, pack
 from fedai.wire import Reply, Task, TaskKind
 from fedai_server import buffered, judging, training
+from fedai_server.choosing import choose, ended_early
 from fedai_server.continuation import conducting
 from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
@@ -81,7 +83,7 @@ def conduct(grid: Any, study: Study, name: str, runs: RunDatabase, registry: Pat
     """
     try:
         Conduct(grid, study, name, runs, registry).to_the_end()
-        runs.move(name, "finished")
+        runs.move(name, "finished", ended_early(runs, name, study.training))
     except Interrupted:
         raise
     except FedaiError as error:
@@ -138,7 +140,10 @@ class Conduct:
         if isinstance(self.strategy, FedBuff):
             self.under_way, close_round = buffered.take_up(self, closed), buffered.close_round
         for number in range(closed + 1, self.study.training.rounds + 1):
+            if ended_early(self.runs, self.name, self.study.training):
+                break
             close_round(self, number)
+        self.weights = choose(self)
         self.runs.move(self.name, "running", "judging the models")
         models = {"federated": self.weights}
         if self.study.judgement.local_models and not self.without:
@@ -264,7 +269,7 @@ class Conduct:
         return asked
 
     def task(self, kind: TaskKind, **facts: Any) -> Task:
-        layout = self.layout.to_json() if kind in ("train", "train_alone", "score") else ""
+        layout = self.layout.to_json() if kind in wire.WITH_WEIGHTS else ""
         return Task(kind=kind, study=self.study.sha256, run=self.name, layout=layout, **facts)
 
     def patience(self, quorum: int, least: int = 0) -> Patience:

@@ -6,13 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fedai.aggregation import Gathering
 from fedai.checkpoint import save_state
 from fedai.errors import OutOfTime
-from fedai.metrics import ScoreHistogram, ratio
 from fedai.strategies import Conditions
+from fedai.validation import validation_facts
 from fedai.weights import Weights
 from fedai.wire import Reply
 from fedai_server.rounds import Asked, absent_of, refusals_of, told_of
@@ -90,25 +88,11 @@ def tell_state(run: Conduct, number: int, asked: Asked) -> None:
 
 def training_facts(reply: Reply) -> dict[str, Any]:
     """What the record says of an update."""
-    cases = int(reply.metrics["validation_cases"])
     return {
         "cases": int(reply.metrics["cases"]),
         "train_loss": float(reply.metrics["train_loss"]),
-        "validation": {
-            "loss": float(reply.metrics["validation_loss"]) if cases else None,
-            **_validation(reply),
-            "cases": cases,
-        },
+        "validation": validation_facts(reply.arrays, reply.metrics),
     }
-
-
-def _validation(reply: Reply) -> dict[str, list[float | None]]:
-    """AUROC of each comparison, or mean Dice of each structure, of the validation cases."""
-    if "dice" in reply.arrays:
-        name, values = "dice", ratio(reply.arrays["dice"], reply.arrays["dice_cases"])
-    else:
-        name, values = "auroc", ScoreHistogram.from_arrays(reply.arrays).auroc()
-    return {name: [None if np.isnan(value) else float(value) for value in values]}
 
 
 def round_facts(

@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 from fedai import wire
 from fedai.errors import DataError, FedaiError, RefusedByPolicy, TrainingError
 from fedai.linking import JointCalls, Linked
-from fedai.metrics import Mean, ScoreHistogram
+from fedai.metrics import ScoreHistogram
 from fedai.score import Score
 from fedai.site_state import ALONE, SiteState
 from fedai.study import Segmentation, Study
@@ -42,6 +42,7 @@ IMAGES_OF: dict[wire.TaskKind, tuple[str, ...]] = {
     "ready": (),
     "train": ("train", "validation"),
     "train_alone": ("train",),
+    "validate": ("validation",),
     "score": ("test",),
     "place": (),
 }
@@ -165,7 +166,8 @@ class Bench:
             return self._score(task, kept)
         if task.kind == "place":
             return self._place(task, kept)
-        return {"ready": self._ready, "train": self._train, "train_alone": self._train_alone}[task.kind](task)
+        work = {"ready": self._ready, "train": self._train, "train_alone": self._train_alone}
+        return {**work, "validate": self._validate}[task.kind](task)
 
     def check(self, task: Task) -> None:
         """Raise RefusedByPolicy unless the task fits the study; reads no case."""
@@ -286,25 +288,19 @@ class Bench:
         return marks_of(self.home.pseudonym_key.read_bytes(), self.cohort, self.study)
 
     def _train(self, task: Task) -> tuple[Arrays, Metrics]:
-        self._load(task)
-        told, losses = self._validate()
-        self.remember("validation", self.cohort.splits["validation"])
-        loss = Mean.of(losses)
+        told, validation = self._validate(task)
         arrays, metrics = self._train_round(task)
-        validation = {
-            "validation_loss": loss.value if loss.weight else 0.0,
-            "validation_cases": int(loss.weight),
-        }
         return {**arrays, **told}, {**metrics, **validation}
 
-    def _validate(self) -> tuple[Arrays, npt.NDArray[np.float64]]:
-        """What is told of the network on the validation cases, and each one's loss."""
-        from fedai.evaluation import cross_entropy
+    def _validate(self, task: Task) -> tuple[Arrays, Metrics]:
+        """What is told of the task's weights on the validation cases."""
+        from fedai.validation import validate
 
-        if isinstance(self.study.task, Segmentation):
-            return outlining.validate(self)
-        scores, labels = self._predict("validation"), self.labels("validation")
-        return ScoreHistogram.of(scores, labels).to_arrays(), cross_entropy(scores, labels)
+        self._load(task)
+        facts = self.cases("validation"), self.study, self.permit.minimum_cell
+        told = validate(self.model.network, *facts, may_go_on=self.may_still)
+        self.remember("validation", self.cohort.splits["validation"])
+        return told
 
     def _train_round(self, task: Task) -> tuple[Arrays, Metrics]:
         from fedai.local import train_round

@@ -33,6 +33,7 @@ BEGUN, ANSWERED, FAILED, DISCARDED = "begun", "answered", "failed", "discarded"
 SPLITS_OF: dict[str, tuple[str, ...]] = {
     "train": ("train", "validation"),
     "train_alone": ("train",),
+    "validate": ("validation",),
     "score": ("test",),
     "place": ("test",),
 }

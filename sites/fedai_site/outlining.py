@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from fedai.metrics import patient_numbers, sum_by_patient
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.study import Segmentation
 from fedai.wire import Arrays, Metrics
@@ -17,7 +16,7 @@ from fedai.wire import Arrays, Metrics
 if TYPE_CHECKING:
     from fedai_site.client_app import Bench
 
-Floats = npt.NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 def score(bench: Bench, kept: Path) -> tuple[Arrays, Metrics]:
@@ -39,32 +38,6 @@ def link(bench: Bench, values: Sequence[Floats]) -> tuple[Arrays, Metrics]:
     patients = bench.patients("test")
     links = OutlineLinks.of(values, patients, bench.permit.minimum_cell)
     return {**links.to_arrays(), "marks": bench.marks()}, {"cases": len(patients)}
-
-
-def validate(bench: Bench) -> tuple[Arrays, Floats]:
-    """Sums and numbers of Dice over the validation cases where it is defined, and each case's loss. Of a
-    structure with fewer such patients than the minimum cell, nothing.
-    """
-    from fedai.evaluation import outline
-
-    masks = bench.labels("validation")
-    outlines, losses = outline(
-        bench.model.network, bench.images("validation"), masks, may_go_on=bench.may_still
-    )
-    dice = np.stack([_dice(masks == s, outlines == s) for s in range(1, _task(bench).outputs)], axis=1)
-    cases = np.isfinite(dice)
-    by_patient = sum_by_patient(
-        cases.astype(np.int64), *patient_numbers(bench.patients("validation"), len(dice))
-    )
-    told = (by_patient > 0).sum(axis=0) >= bench.permit.minimum_cell
-    sums = np.where(told, np.nansum(dice, axis=0), 0.0)
-    return {"dice": sums, "dice_cases": np.where(told, cases.sum(axis=0), 0)}, losses
-
-
-def _dice(masks: npt.NDArray[np.bool_], outlines: npt.NDArray[np.bool_]) -> Floats:
-    """float64 [N], NaN where neither has a pixel."""
-    both, sizes = (masks & outlines).sum(axis=(1, 2)), (masks.sum(axis=(1, 2)) + outlines.sum(axis=(1, 2)))
-    return np.asarray(np.where(sizes > 0, 2 * both / np.maximum(sizes, 1), np.nan), np.float64)
 
 
 def _task(bench: Bench) -> Segmentation:

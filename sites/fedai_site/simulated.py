@@ -48,7 +48,7 @@ def open_homes(folders: Sequence[Path], study: Study, run: str) -> Iterator[list
             f"not named by the study, or twice: {', '.join(strangers) or 'a home'}",
             hint="the study's `sites` names each site once",
         )
-    kinds: tuple[TaskKind, ...] = ("train", "score")
+    kinds: tuple[TaskKind, ...] = ("train", "score")  # validation cases are among those of "train"
     with ExitStack() as notes:
         for home, kind in product(homes, kinds):
             bench, task = home.bench, Task(kind=kind, study=study.sha256, run=run)

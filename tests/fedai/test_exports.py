@@ -12,8 +12,9 @@ from run_folders import write_run
 from studies import draw_images, small_study
 
 from fedai.cli.app import run as fedai
+from fedai.errors import ConfigError
 from fedai.evaluation import predict
-from fedai.exports import load_scorer
+from fedai.exports import find_model, load_scorer
 from fedai.tasks.classification import build_network
 from fedai.weights import layout_of
 
@@ -133,3 +134,15 @@ def test_without_onnx_the_command_that_installs_it_is_told(
     words = ["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(tmp_path / "m.onnx")]
     assert fedai(words) == 2
     assert "pip install 'fedai-radiology[onnx]'" in capsys.readouterr().err
+
+
+def test_the_federated_model_is_the_round_that_the_run_chose(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "small-1", small_study())
+    record = json.loads((folder / "record.json").read_text())
+    chosen = {"round": 1, "checkpoint": "", "why": "the best of 2 by validation_loss, 0.1000"}
+    (folder / "record.json").write_text(json.dumps({**record, "chosen": chosen}))
+    assert find_model(folder, "federated").path == folder / "round-0001" / "weights.safetensors"
+    assert find_model(folder, "round-0002").path.is_file()
+    (folder / "round-0001" / "weights.safetensors").unlink()
+    with pytest.raises(ConfigError, match="though the run chose it"):
+        find_model(folder, "federated")

@@ -205,3 +205,29 @@ def test_a_study_of_invented_sites_names_them(tmp_path: Path, monkeypatch: pytes
     assert isinstance(named, Study)
     assert named.sites == tuple(site.name for site in sites)
     assert named.sites[-1] == "site-1001"
+
+
+# ---------------------------------------------------------------- the study's choice
+
+
+def test_the_checkpoint_that_is_judged_is_the_one_that_the_rule_chooses(tmp_path: Path) -> None:
+    rate = {"name": "SGD", "learning_rate": 1.5, "momentum": 0.9}  # so that it doesn't only get better
+    training = {"rounds": 5, "optimizer": rate, "seed": 3}
+    last = [simulate(small_study(training={**training, "rounds": n}), three(), tmp_path) for n in range(1, 6)]
+    training["checkpoint"] = {"choose": "best", "by": "validation_auroc"}
+    done = simulate(small_study(training=training), three(), tmp_path)
+    number = done.chosen["round"]
+    assert number < 5
+    assert bits(done) == bits(last[number - 1])
+    assert done.last.parameters.tobytes() == last[4].weights.parameters.tobytes()
+    assert done.chosen["value"] == max(done.chosen["values"].values()) > done.chosen["last_value"]
+
+
+def test_training_ends_early_where_nothing_gets_better(tmp_path: Path) -> None:
+    def still(site: str, update: Weights) -> Weights:
+        return Weights(np.zeros_like(update.parameters), update.buffers, update.counters)
+
+    study = small_study(training={"rounds": 9, "early_stopping": {"patience": 2}})
+    done = simulate(study, three(), tmp_path, tamper=still)
+    assert len(done.rounds) == 4
+    assert done.reason == "stopped early after round 4 of 9: no better validation_loss since round 1"

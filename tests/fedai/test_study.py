@@ -96,12 +96,14 @@ def leaves(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 WHOLE = small_study(
     training={
+        "rounds": 9,
+        "early_stopping": {"patience": 2, "min_delta": 0.1},
         "augmentation": [
             {"name": "RandFlip"},
             {"name": "RandAffine"},
             {"name": "RandScaleIntensity"},
             {"name": "RandGaussianNoise"},
-        ]
+        ],
     },
     cohort={
         "body_part": ["CHEST"],
@@ -121,6 +123,8 @@ OTHER = {
     ("network", "block"): "bottleneck",
     ("network", "act"): "gelu",
     ("training", "learning_rate_schedule"): "cosine",
+    ("training", "checkpoint", "choose"): "best",
+    ("training", "checkpoint", "by"): "validation_auroc",
     ("rounds", "quorum"): 3,
     ("data_use", "use"): "GRU",
     ("cohort", "manufacturer", 0): "SIEMENS",

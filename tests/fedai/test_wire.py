@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replies_to import LAYOUT, STUDY, reply_to, task_of
+from replies_to import LAYOUT, STUDY, reply_to, study_of, task_of
 from studies import SIX, small_study
 
 from fedai import wire
@@ -29,9 +29,15 @@ def refusal(reply: Reply, task: Task) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_exactly_what_was_asked_for_passes(kind: wire.TaskKind) -> None:
-    task = task_of(kind)
-    check_task(task, STUDY, LAYOUT)
-    check(reply_to(task), task, STUDY, LAYOUT)
+    study = study_of(kind)
+    task = task_of(kind, study=study.sha256)
+    check_task(task, study, LAYOUT)
+    check(reply_to(task, study), task, study, LAYOUT)
+
+
+def test_a_site_is_not_asked_to_validate_where_the_study_chooses_no_checkpoint() -> None:
+    with pytest.raises(RefusedByPolicy, match="the study chooses no checkpoint"):
+        check_task(task_of("validate"), STUDY, LAYOUT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

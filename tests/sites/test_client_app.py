@@ -118,16 +118,19 @@ def test_data_that_were_added_count_in_the_next_run(tmp_path: Path) -> None:
     assert trained.metrics["cases"] == int(after.arrays["split_cases"][0].sum())
 
 
+CHOOSING = {"checkpoint": {"choose": "best"}}  # so that all kinds may be asked
+
+
 @pytest.mark.parametrize("kind", wire.REPLY_OF)
 def test_too_few_patients_are_too_few_whatever_is_asked(kind: wire.TaskKind, home: SiteHome) -> None:
-    study = small_study(cohort={"minimum_patients": 1000})
+    study = small_study(cohort={"minimum_patients": 1000}, training=CHOOSING)
     with pytest.raises(TrainingError, match="the study wants 1000"):
         bench_at(home, study).answer(task_of(kind, study=study.sha256), 7)
 
 
 @pytest.mark.parametrize("kind", wire.REPLY_OF)
 def test_a_site_without_an_eligible_case_has_no_data(kind: wire.TaskKind, home: SiteHome) -> None:
-    study = small_study(cohort={"modality": ["MG"]})
+    study = small_study(cohort={"modality": ["MG"]}, training=CHOOSING)
     with pytest.raises(DataError, match="no case of this site is eligible"):
         bench_at(home, study).answer(task_of(kind, study=study.sha256), 7)
 
@@ -259,3 +262,14 @@ def test_flowers_own_client_gets_nothing_from_the_bundle(kind: str) -> None:
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     with pytest.raises(RefusedByPolicy, match="only inside its agent"):
         app(message, context)
+
+
+def test_a_validation_by_itself_tells_what_a_round_with_the_same_weights_would(home: SiteHome) -> None:
+    study = small_study(training=CHOOSING)
+    bench = bench_at(home, study)
+    alone = bench.answer(task_of("validate", study=study.sha256), 7)
+    trained = bench.answer(task_of("train", study=study.sha256), 7)
+    assert set(alone.arrays) == {"histogram"}
+    assert np.array_equal(alone.arrays["histogram"], trained.arrays["histogram"])
+    assert dict(alone.metrics) == {name: trained.metrics[name] for name in alone.metrics}
+    assert set(alone.metrics) == {"validation_loss", "validation_cases"}

@@ -29,6 +29,8 @@ LINES = {
     "without": "trains without {sites}",
     "weights_sent": "round {round} is open",
     "continued": "its process at the server was gone; it goes on after round {after}",
+    "last_validated": "the last checkpoint is validated",
+    "checkpoint_chosen": "round {round} is judged: {why}",
     "trained_alone": "{site} has trained its own model",
     "site_left_out": "{site} is left out of the judgement: {why}",
 }
@@ -116,6 +118,9 @@ def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
         f"study {record['study_hash']}",
     ]
     lines += _cohort_lines(record) + _round_lines(record)
+    lines += (
+        [f"judged   round {record['chosen']['round']}: {record['chosen']['why']}"] if record["chosen"] else []
+    )
     lines += [f"refused  {site}: {code}" for site, code in record["refused"].items()]
     emit(record, as_json=as_json, lines=lines)
 
