@@ -13,6 +13,7 @@ from fedai.metrics import patient_numbers, sum_by_patient
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.study import Segmentation
 from fedai.wire import Arrays, Metrics
+from fedai_site.marks import seed_of_draws
 
 if TYPE_CHECKING:
     from fedai_site.client_app import Bench
@@ -37,7 +38,8 @@ def score(bench: Bench, kept: Path) -> tuple[Arrays, Metrics]:
 def link(bench: Bench, values: Sequence[Floats]) -> tuple[Arrays, Metrics]:
     """What links the models of these values, each as `score` kept it."""
     patients = bench.patients("test")
-    links = OutlineLinks.of(values, patients, bench.permit.minimum_cell)
+    seed = seed_of_draws(bench.home.pseudonym_key.read_bytes(), bench.cohort)
+    links = OutlineLinks.of(values, patients, seed, bench.permit.minimum_cell)
     return {**links.to_arrays(), "marks": bench.marks()}, {"cases": len(patients)}
 
 
