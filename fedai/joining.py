@@ -16,6 +16,7 @@ from fedai.errors import ConfigError
 from fedai.judgement import Judgement, Subgroups
 from fedai.linking import JointCalls, Linked
 from fedai.metrics import Floats
+from fedai.outline_judgement import OutlineJudgement
 from fedai.placements import PlacementSums
 from fedai.replicates import Replicates, products_between
 
@@ -31,11 +32,7 @@ def join(runs: Mapping[str, Judgement]) -> Judgement:
     compared."""
     named = list(runs.items())
     problems = [p for (a, one), (b, other) in itertools.pairwise(named) for p in _differing(a, one, b, other)]
-    if problems:
-        raise ConfigError(
-            "these runs can't be compared:\n  " + "\n  ".join(dict.fromkeys(problems)),
-            hint="compare runs of the same classes, threshold and sites, on the same test cases",
-        )
+    refuse(problems, "compare runs of the same classes, threshold and sites, on the same test cases")
     first, judgements = named[0][1], list(runs.values())
     sites = first.sites
     return Judgement(
@@ -50,6 +47,13 @@ def join(runs: Mapping[str, Judgement]) -> Judgement:
         {},
         *_join_subgroups(named),
     )
+
+
+def refuse(problems: Sequence[str], hint: str) -> None:
+    """Raise ConfigError with every reason why runs can't be compared, if there is one."""
+    if problems:
+        told = "these runs can't be compared:\n  " + "\n  ".join(dict.fromkeys(problems))
+        raise ConfigError(told, hint=hint)
 
 
 def _join_subgroups(runs: Sequence[tuple[str, Judgement]]) -> tuple[Mapping[str, tuple[str, ...]], Subgroups]:
@@ -71,13 +75,21 @@ def _differing(a: str, one: Judgement, b: str, other: Judgement) -> Iterator[str
         yield f"{pair}: label definitions differ: {', '.join(one.classes)} and {', '.join(other.classes)}"
     if one.threshold != other.threshold:
         yield f"{pair}: the thresholds differ: {one.threshold:g} and {other.threshold:g}"
+    yield from unlike_cohorts(a, one, b, other)
+    if one.decision_thresholds != other.decision_thresholds:
+        yield f"{pair}: the thresholds of their decision curves differ"
+
+
+def unlike_cohorts(
+    a: str, one: Judgement | OutlineJudgement, b: str, other: Judgement | OutlineJudgement
+) -> Iterator[str]:
+    """Why two runs' models weren't tested on the same cases, site by site; nothing if they were."""
+    pair = f"{a} and {b}"
     for site in sorted(set(one.sites) ^ set(other.sites)):
         has = a if site in one.sites else b
         yield f"{pair}: test cohorts differ: {site} is part of {has} alone"
     for site in sorted(set(one.sites) & set(other.sites)):
         yield from (f"{pair}: at {site} {what}" for what in _unlike(one.marks, other.marks, site))
-    if one.decision_thresholds != other.decision_thresholds:
-        yield f"{pair}: the thresholds of their decision curves differ"
 
 
 def _unlike(

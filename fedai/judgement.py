@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,9 +97,9 @@ class Judgement:
                 site: {model: _score_to_json(score) for model, score in by_model.items()}
                 for site, by_model in self.scores.items()
             },
-            "pooled": _arrays_to_json(self.pooled.to_arrays()),
-            "own": {site: _arrays_to_json(linked.to_arrays()) for site, linked in self.own.items()},
-            "calls": {site: _arrays_to_json(calls.to_arrays()) for site, calls in self.calls.items()},
+            "pooled": arrays_to_json(self.pooled.to_arrays()),
+            "own": {site: arrays_to_json(linked.to_arrays()) for site, linked in self.own.items()},
+            "calls": {site: arrays_to_json(calls.to_arrays()) for site, calls in self.calls.items()},
             "marks": {site: dict(marks) for site, marks in self.marks.items()},
             "left_out": dict(self.left_out),
             **({"levels": self.levels, "subgroups": self._subgroups_to_json()} if self.levels else {}),
@@ -107,7 +107,7 @@ class Judgement:
 
     def _subgroups_to_json(self) -> Json:
         return {
-            site: {model: [_arrays_to_json(one.to_arrays()) for one in of] for model, of in by_model.items()}
+            site: {model: [arrays_to_json(one.to_arrays()) for one in of] for model, of in by_model.items()}
             for site, by_model in self.subgroups.items()
         }
 
@@ -123,11 +123,11 @@ class Judgement:
                 for site, by_model in data["scores"].items()
             }
         with _part("pooled"):
-            pooled = Linked.from_arrays(_arrays_from_json(data["pooled"]))
+            pooled = Linked.from_arrays(arrays_from_json(data["pooled"]))
         with _part("own"):
-            own = {site: Linked.from_arrays(_arrays_from_json(sums)) for site, sums in data["own"].items()}
+            own = {site: Linked.from_arrays(arrays_from_json(sums)) for site, sums in data["own"].items()}
         with _part("calls"):
-            calls = {s: JointCalls.from_arrays(_arrays_from_json(c)) for s, c in data["calls"].items()}
+            calls = {s: JointCalls.from_arrays(arrays_from_json(c)) for s, c in data["calls"].items()}
         with _part("marks"):
             marks = {site: _words(told) for site, told in data["marks"].items()}
         with _part("left_out"):
@@ -169,17 +169,17 @@ def _score_to_json(score: Score) -> Json:
     arrays = score.to_arrays()
     del arrays["histogram"]
     counts = [[_sparse(side) for side in sides] for sides in score.histogram.counts]
-    return {"histogram": counts, **_arrays_to_json(arrays)}
+    return {"histogram": counts, **arrays_to_json(arrays)}
 
 
 def _score_from_json(data: Json) -> Score:
     counts = np.array([[_dense(side) for side in sides] for sides in data["histogram"]], dtype=np.int64)
     rest = {name: value for name, value in data.items() if name != "histogram"}
-    return Score.from_arrays({"histogram": counts, **_arrays_from_json(rest)})
+    return Score.from_arrays({"histogram": counts, **arrays_from_json(rest)})
 
 
 def _subgroups_from_json(data: list[Json], threshold: float) -> tuple[Subgroup, ...]:
-    return tuple(Subgroup.from_arrays(_arrays_from_json(one), threshold) for one in data)
+    return tuple(Subgroup.from_arrays(arrays_from_json(one), threshold) for one in data)
 
 
 def _sparse(counts: Integers) -> Json:
@@ -193,7 +193,7 @@ def _dense(data: Json) -> Integers:
     return counts
 
 
-def _arrays_to_json(arrays: Arrays) -> Json:
+def arrays_to_json(arrays: Arrays) -> Json:
     """Numbers as they are; float32 (replicates) packed, little-endian, in base 64."""
     return {
         name: {"float32": b64encode(array.astype("<f4").tobytes()).decode(), "shape": list(array.shape)}
@@ -203,13 +203,13 @@ def _arrays_to_json(arrays: Arrays) -> Json:
     }
 
 
-def _arrays_from_json(data: Json) -> Arrays:
-    """The reverse, with a type for each array whatever its numbers look like."""
-    return {name: _array(name, value) for name, value in data.items()}
+def arrays_from_json(data: Json, counts: Container[str] = COUNTS) -> Arrays:
+    """The reverse, with a type for each array whatever its numbers look like; `counts` are int64."""
+    return {name: _array(value, np.int64 if name in counts else np.float64) for name, value in data.items()}
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
+def _array(value: Any, kind: type) -> NDArray[Any]:
     if isinstance(value, dict):
         packed = np.frombuffer(b64decode(value["float32"], validate=True), "<f4")
         return packed.reshape(value["shape"]).astype(np.float32)
-    return np.array(value, np.int64 if name in COUNTS else np.float64)
+    return np.array(value, kind)

@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fedai.errors import ConfigError, FederationError
-from fedai.metrics import Arrays
+from fedai.judgement import arrays_from_json, arrays_to_json
 from fedai.outline_score import OutlineLinks, OutlineScore, outline_forms, outline_links_forms
 
 Json = dict[str, Any]
 FORMS = (*outline_forms(1).items(), *outline_links_forms(1, 1).items())
-COUNTS = frozenset(name for name, (dtype, _) in FORMS if dtype != "float64")
+COUNTS = frozenset(name for name, (dtype, _) in FORMS if "int" in dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +67,10 @@ class OutlineJudgement:
             "structures": list(self.structures),
             "tolerance_mm": self.tolerance_mm,
             "scores": {
-                site: {model: _listed(score.to_arrays()) for model, score in by_model.items()}
+                site: {model: arrays_to_json(score.to_arrays()) for model, score in by_model.items()}
                 for site, by_model in self.scores.items()
             },
-            "links": {site: _listed(link.to_arrays()) for site, link in self.links.items()},
+            "links": {site: arrays_to_json(link.to_arrays()) for site, link in self.links.items()},
             "marks": {site: dict(marks) for site, marks in self.marks.items()},
             "left_out": dict(self.left_out),
         }
@@ -86,10 +84,16 @@ class OutlineJudgement:
                 tuple(map(str, data["structures"])),
                 float(data["tolerance_mm"]),
                 {
-                    site: {m: OutlineScore.from_arrays(_arrays(score)) for m, score in by_model.items()}
+                    site: {
+                        m: OutlineScore.from_arrays(arrays_from_json(score, COUNTS))
+                        for m, score in by_model.items()
+                    }
                     for site, by_model in data["scores"].items()
                 },
-                {site: OutlineLinks.from_arrays(_arrays(link)) for site, link in data["links"].items()},
+                {
+                    site: OutlineLinks.from_arrays(arrays_from_json(link, COUNTS))
+                    for site, link in data["links"].items()
+                },
                 {site: {str(k): str(v) for k, v in marks.items()} for site, marks in data["marks"].items()},
                 {str(site): str(why) for site, why in data["left_out"].items()},
             )
@@ -98,12 +102,3 @@ class OutlineJudgement:
                 "not a judgement of this version of fedai",
                 hint="was the file changed, or made by another version?",
             ) from None
-
-
-def _listed(arrays: Arrays) -> Json:
-    return {name: array.tolist() for name, array in arrays.items()}
-
-
-def _arrays(data: Json) -> Arrays:
-    """With a type for each array, whatever its numbers look like."""
-    return {name: np.array(v, np.int64 if name in COUNTS else np.float64) for name, v in data.items()}

@@ -6,7 +6,7 @@ checklists) is of scores, and isn't here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedai.figures import cohort_flow, counted, display_name, escape, html_table, listed, note_of
@@ -14,7 +14,15 @@ from fedai.outline_results import OutlineComparison, StructureResult
 from fedai.outline_tables import tables
 from fedai.record import final_of, final_words
 from fedai.report import header_section, page
-from fedai.run_sections import GAPS, USE, privacy_section, table_of_rounds, table_of_splits, versions_of
+from fedai.run_sections import (
+    BETWEEN_RUNS,
+    GAPS,
+    USE,
+    privacy_section,
+    table_of_rounds,
+    table_of_splits,
+    versions_of,
+)
 from fedai.study import OUTLINED
 from fedai.tables import Table, number, spell_range
 from fedai.wire import MINIMUM_CELL
@@ -42,18 +50,19 @@ METHODS = (
 )
 
 
-def render_outlines(record: Json, comparison: OutlineComparison) -> str:
-    """The whole report as one HTML text. `record` is the run's plain JSON from the server's database."""
+def render_outlines(comparison: OutlineComparison, record: Json, *others: Json) -> str:
+    """The whole report as one HTML text. `record` is the run's plain JSON from the server's database, of
+    several runs that of the first; `others` are the records of the others."""
     shown = "".join(html_table(table) for table in tables(comparison, display_name))
     sections = [
-        header_section(record, ()),
+        header_section(record, others),
         _summary(record, comparison),
         _cohorts(record),
         f"<section><h2>How well each model outlines</h2>{shown}</section>",
-        _training(record),
+        *(_training(one, f" of {one.get('run', '')}" if others else "") for one in (record, *others)),
         privacy_section(record, LEFT),
         _not_measured(record, comparison),
-        _methods(record),
+        _methods(record, (*METHODS, BETWEEN_RUNS) if others else METHODS),
     ]
     return page(record, sections)
 
@@ -91,7 +100,7 @@ def _cohorts(record: Json) -> str:
     )
 
 
-def _training(record: Json) -> str:
+def _training(record: Json, of: str) -> str:
     rounds = record.get("rounds", [])
     rows = []
     for closed in rounds:
@@ -102,7 +111,7 @@ def _training(record: Json) -> str:
     header = ("Round", "Site", "Training loss", "Validation loss", "Validation Dice by structure")
     shown = Table("At the start of each round", header, tuple(rows))
     return (
-        f"<section><h2>Training, round by round</h2>{html_table(table_of_rounds(rounds))}"
+        f"<section><h2>Training{escape(of)}, round by round</h2>{html_table(table_of_rounds(rounds))}"
         f"{html_table(shown)}</section>"
     )
 
@@ -117,7 +126,7 @@ def _not_measured(record: Json, comparison: OutlineComparison) -> str:
     return f"<section><h2>What was not measured</h2><ul>{items}</ul></section>"
 
 
-def _methods(record: Json) -> str:
+def _methods(record: Json, methods: Sequence[str]) -> str:
     study = record.get("study", {})
     facts = {
         "Study": f"{study.get('name', '')}, SHA-256 {record.get('study_hash', '')}",
@@ -126,5 +135,5 @@ def _methods(record: Json) -> str:
         **versions_of(record.get("versions", {})),
     }
     shown = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in METHODS)
+    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in methods)
     return f"<section><h2>Methods</h2>{text}<dl>{shown}</dl>{note_of(USE)}</section>"

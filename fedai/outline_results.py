@@ -180,13 +180,15 @@ def _measure(name: str, found: ClusteredMean) -> Measure:
 def _differences(
     first: str, structures: Sequence[str], where: str, scores: Mapping[str, OutlineScore], links: OutlineLinks
 ) -> Iterator[OutlineDifference]:
-    """The first model against the mean of the local-only models, and against every other one."""
+    """The first model against the mean of the local-only models of its run, and against every other one."""
     models = list(scores)
     if first not in models:
         return
-    local = [name for name in models if name.startswith(LOCAL) and name != first]
+    run = first.rpartition("/")[0]
+    start = f"{run}/{LOCAL}" if run else LOCAL
+    local = [name for name in models if name.startswith(start)]
     asked = {name: {first: 1.0, name: -1.0} for name in models if name != first}
-    if len(local) > 1 and not first.startswith(LOCAL):
+    if len(local) > 1 and first not in local:
         asked = {MEAN_OF_LOCAL: {first: 1.0, **dict.fromkeys(local, -1.0 / len(local))}, **asked}
     for (s, structure), measure in ((one, name) for one in enumerate(structures) for name in MEASURES):
         found = [
@@ -216,7 +218,7 @@ def _contrast(
     patients = int(links.patients[s, v])
     if patients < FEWEST:
         return difference, None, None, None
-    variance = float(influence @ links.products[s, v] @ influence) * patients / (patients - 1)
+    variance = links.squares(s, v, influence) * patients / (patients - 1)
     if not variance > NO_VARIANCE:
         return difference, None, None, None
     se = math.sqrt(variance)

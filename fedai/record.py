@@ -60,6 +60,11 @@ def margin_of(records: Mapping[str, dict[str, Any]]) -> float | None:
     return next(iter(margins), None)
 
 
+def grid_of(record: Mapping[str, Any]) -> list[int]:
+    """Rows and columns that a run's images and masks were brought to; empty where the record doesn't say."""
+    return [int(side) for side in record.get("study", {}).get("preprocessing", {}).get("image_size", ())]
+
+
 def _split_plan(study: dict[str, Any]) -> str:
     split = study.get("split", {})
     return f"{study.get('name')}/{split.get('seed')}/{split.get('validation', 0):g}/{split.get('test', 0):g}"

@@ -65,7 +65,7 @@ def compare(
         raise ConfigError("--threshold goes with --scores: a run's is fixed in its study", hint="see --help")
     if not runs:
         raise ConfigError("nothing to compare", hint="fedai compare RUN..., or --scores SITE.csv ...")
-    outlined = outlined_run(runs, home, against=against)
+    outlined = outlined_runs(runs, home, against=against)
     if outlined:
         from fedai.outline_tables import tables
 
@@ -78,25 +78,32 @@ def compare(
     emit(comparison.to_json(), as_json=as_json, lines=comparison_lines(comparison))
 
 
-def outlined_run(
+def outlined_runs(
     runs: list[str], home: Path, *, against: str | None = None
-) -> tuple[dict[str, Any], OutlineComparison] | None:
-    """The record and the comparison of a segmentation's run; None for runs of classifications.
-
-    Raises ConfigError for a segmentation's run among several: these are compared one by one.
+) -> tuple[list[dict[str, Any]], OutlineComparison] | None:
+    """The records and the comparison of segmentations' runs, of several as RUN/MODEL; None for runs of
+    classifications. Raises ConfigError where they can't be compared, so for runs of both.
     """
+    from fedai.outline_joining import join_outlines
     from fedai.outline_results import compare_outlines
-    from fedai.record import check_overlap, find_run, read_outlines, read_record
+    from fedai.record import grid_of, read_judgement, read_outlines
+    from fedai.results import FEDERATED
 
-    folders = [find_run(run, home) for run in runs]
-    judgements = [read_outlines(folder) for folder in folders]
-    if not any(judgements):
+    folders = _folders_of(runs, home)
+    found = {name: read_outlines(folder) for name, folder in folders.items()}
+    judgements = {name: judgement for name, judgement in found.items() if judgement is not None}
+    if not judgements:
         return None
-    if len(runs) > 1 or judgements[0] is None:
-        raise ConfigError("runs of segmentations are compared one by one", hint="fedai compare RUN")
-    record = read_record(folders[0])
-    check_overlap(folders[0].name, record)
-    return record, compare_outlines(judgements[0], against=against)
+    for name in folders.keys() - judgements.keys():
+        read_judgement(folders[name])
+        raise ConfigError(f"{name} is of a classification, {next(iter(judgements))} of a segmentation",
+                          hint="compare them apart")  # fmt: skip
+    records = _checked_records(folders)
+    if len(folders) == 1:
+        return [*records.values()], compare_outlines(*judgements.values(), against=against)
+    joined = join_outlines(judgements, {name: grid_of(record) for name, record in records.items()})
+    against = against or f"{next(iter(records))}/{FEDERATED}"
+    return [*records.values()], compare_outlines(joined, against=against)
 
 
 def compare_runs(
@@ -112,16 +119,31 @@ def compare_runs(
 def joined_runs(runs: list[str], home: Path) -> tuple[dict[str, dict[str, Any]], Judgement]:
     """The runs' records by name, and their one judgement. Raises ConfigError where they can't be compared."""
     from fedai.joining import join
-    from fedai.record import check_overlap, find_run, read_judgement, read_record
+    from fedai.record import read_judgement
+
+    folders = _folders_of(runs, home)
+    judgements = {name: read_judgement(folder) for name, folder in folders.items()}
+    records = _checked_records(folders)
+    return records, join(judgements) if len(judgements) > 1 else next(iter(judgements.values()))
+
+
+def _folders_of(runs: list[str], home: Path) -> dict[str, Path]:
+    from fedai.record import find_run
 
     folders = {folder.name: folder for folder in (find_run(run, home) for run in runs)}
     if len(folders) < len(runs):
         raise ConfigError("a run is named twice", hint="or two folders have one name")
+    return folders
+
+
+def _checked_records(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """By name. Raises ConfigError where a model may have been trained on test patients."""
+    from fedai.record import check_overlap, read_record
+
     records = {name: read_record(folder) for name, folder in folders.items()}
-    judgements = {name: read_judgement(folder) for name, folder in folders.items()}
     for name, record in records.items():
         check_overlap(name, record)
-    return records, join(judgements) if len(judgements) > 1 else next(iter(judgements.values()))
+    return records
 
 
 def margin_and_comparison(

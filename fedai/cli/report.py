@@ -37,13 +37,13 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run, or of several on the same cases: one HTML file that needs nothing else."""
-    from fedai.cli.compare import joined_runs, margin_and_comparison, outlined_run
+    from fedai.cli.compare import joined_runs, margin_and_comparison, outlined_runs
     from fedai.long_table import as_csv
     from fedai.matrix import left_out_of, matrix_of
     from fedai.record import find_run
     from fedai.report import render
 
-    outlined = outlined_run(runs, home, against=against)
+    outlined = outlined_runs(runs, home, against=against)
     if outlined:
         _report_outlines(*outlined, out or find_run(runs[0], home) / "report.html", csv, as_json=as_json)
         return
@@ -62,13 +62,18 @@ def report(
 
 
 def _report_outlines(
-    record: dict[str, Any], comparison: OutlineComparison, path: Path, csv: Path | None, *, as_json: bool
+    records: list[dict[str, Any]],
+    comparison: OutlineComparison,
+    path: Path,
+    csv: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """The same for a segmentation's run."""
+    """The same for segmentations' runs."""
     from fedai.outline_report import render_outlines
     from fedai.outline_tables import as_csv
 
-    path.write_text(render_outlines(record, comparison), encoding="utf-8")
+    path.write_text(render_outlines(comparison, *records), encoding="utf-8")
     told = {"report": str(path)}
     if csv is not None:
         csv.write_text(as_csv(comparison), encoding="utf-8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.study import Segmentation
 from fedai.wire import Arrays, Metrics
+from fedai_site.marks import seed_of_draws
 
 if TYPE_CHECKING:
     from fedai_site.client_app import Bench
@@ -36,7 +37,8 @@ def score(bench: Bench, kept: Path) -> tuple[Arrays, Metrics]:
 def link(bench: Bench, values: Sequence[Floats]) -> tuple[Arrays, Metrics]:
     """What links the models of these values, each as `score` kept it."""
     patients = bench.patients("test")
-    links = OutlineLinks.of(values, patients, bench.permit.minimum_cell)
+    seed = seed_of_draws(bench.home.pseudonym_key.read_bytes(), bench.cohort)
+    links = OutlineLinks.of(values, patients, seed, bench.permit.minimum_cell)
     return {**links.to_arrays(), "marks": bench.marks()}, {"cases": len(patients)}
 
 

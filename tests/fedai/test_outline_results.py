@@ -40,7 +40,9 @@ def judgement_of(*sites: tuple[np.ndarray, np.ndarray, list[str]]) -> OutlineJud
         name: {m: OutlineScore.of(v, found, patients) for m, v in zip(MODELS, values, strict=True)}
         for name, (values, found, patients) in named.items()
     }
-    links = {name: OutlineLinks.of(list(values), patients) for name, (values, _, patients) in named.items()}
+    links = {
+        name: OutlineLinks.of(list(v), patients, name.encode()) for name, (v, _, patients) in named.items()
+    }
     return OutlineJudgement(MODELS, ("lesion",), 2.0, scores, links)
 
 

@@ -59,9 +59,9 @@ def test_the_sum_of_sites_is_the_score_of_their_pooled_cases_in_any_order_and_gr
 def test_links_add_up_too() -> None:
     parts = [draw(size, seed) for seed, size in enumerate((7, 12, 9))]
     others = [draw(size, seed + 90)[0] for seed, size in enumerate((7, 12, 9))]
-    links = [OutlineLinks.of([part[0], b], part[2]) for part, b in zip(parts, others, strict=True)]
+    links = [OutlineLinks.of([part[0], b], part[2], b"") for part, b in zip(parts, others, strict=True)]
     values, _, patients = joined(parts)
-    pooled = OutlineLinks.of([values, np.concatenate(others)], patients)
+    pooled = OutlineLinks.of([values, np.concatenate(others)], patients, b"")
     summed = links[0] + links[1] + links[2]
     assert np.allclose(summed.products, pooled.products, rtol=1e-12)
     assert np.array_equal(summed.patients, pooled.patients)
@@ -102,15 +102,16 @@ def test_of_a_measure_that_too_few_patients_have_nothing_is_told() -> None:
     arrays = score.to_arrays()
     assert all((arrays[name][0, 2] == 0).all() for name in outline_forms(1) if name != "outline_found")
     assert score.cases[0].tolist() == [6, 6, 0, 6]
-    links = OutlineLinks.of([values, np.full((6, 1, 4), 0.4)], patients, least=3)
+    links = OutlineLinks.of([values, np.full((6, 1, 4), 0.4)], patients, b"", least=3)
     assert (links.products[0, 2][[0, 2]] == 0).all(), "the first model's sums and numbers"
     assert links.products[0, 2, 1, 1] > 0
     assert links.patients[0].tolist() == [5, 5, 5, 5]
+    assert (links.drawn[0, 2, [0, 2]] == 0).all()
 
 
 def test_the_arrays_are_of_their_forms_and_come_back() -> None:
     values, found, patients = draw(20, 5)
-    score, links = OutlineScore.of(values, found, patients), OutlineLinks.of([values] * 3, patients)
+    score, links = OutlineScore.of(values, found, patients), OutlineLinks.of([values] * 3, patients, b"")
     for arrays, forms in (
         (score.to_arrays(), outline_forms(2)),
         (links.to_arrays(), outline_links_forms(2, 3)),

@@ -108,6 +108,24 @@ def test_what_the_tables_and_the_report_say_is_the_judgement(
     assert f"federated,,pooled,lesion,dice,{pooled['dice']!r}" in (tmp_path / "numbers.csv").read_text()
 
 
+def test_a_second_run_at_the_same_sites_is_compared_with_the_first(
+    homes: dict[str, SiteHome], registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same study gives the same models, and the replicates' weights are the same: nothing differs."""
+    other = run_at(homes, tmp_path).rename(tmp_path / "again")
+    page = tmp_path / "both.html"
+    assert run(["report", str(registry), str(other), "--out", str(page), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["comparison"]
+    assert told["against"] == f"{registry.name}/federated"
+    (dice,) = [
+        one for one in told["differences"]
+        if (one["b"], one["measure"], one["cases_of"]) == ("again/federated", "dice", "pooled")
+    ]  # fmt: skip
+    assert (dice["difference"], dice["se"]) == (0.0, None)
+    assert "compared with" in page.read_text()
+    assert page.read_text().count("round by round") == 2
+
+
 def test_it_can_be_followed_to_its_judgement(registry: Path) -> None:
     runs = RunDatabase(registry.parents[1] / "runs.sqlite")
     events = list(follow(runs, registry.parent, registry.name))
@@ -129,7 +147,7 @@ def test_what_is_of_scores_is_refused_plainly(registry: Path, capsys: pytest.Cap
     for words, said in (
         (["compare", str(registry), "--margin", "0.05"], "--margin is of an AUROC"),
         (["compare", str(registry), "--against", "nobody"], "there is no model 'nobody'"),
-        (["compare", str(registry), str(registry)], "compared one by one"),
+        (["compare", str(registry), str(registry)], "a run is named twice"),
         (
             ["model", "card", str(registry), "federated", "--out", str(registry / "card.md")],
             "is for classifications alone",
