@@ -1,6 +1,7 @@
 """Several runs of a segmentation on the same cases as one judgement, whose models are called RUN/MODEL.
 
-As `fedai.joining`: what two runs' replicates have in common is what their models have in common.
+As `fedai.joining`: what two runs' replicates have in common is what their models have in common. How each
+patient differs between models of two runs stays unknown, and with it Wilcoxon's test of these.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from fedai.joining import refuse, unlike_cohorts
 from fedai.outline_judgement import OutlineJudgement
 from fedai.outline_score import OutlineLinks
+from fedai.signed_ranks import pair_of
 
 
 def join_outlines(
@@ -66,8 +68,11 @@ def join_links(runs: Sequence[OutlineLinks]) -> OutlineLinks:
     whole, starts = sum(sizes), np.cumsum([0, *sizes[:-1]])
     products = np.full((*runs[0].patients.shape, 2 * whole, 2 * whole), np.nan)
     drawn = np.zeros((*products.shape[:3], runs[0].drawn.shape[3]), np.float32)
+    differences = np.full((len(products), whole * (whole - 1) // 2, runs[0].differences.shape[2]), -1)
     for run, start, size in zip(runs, starts, sizes, strict=True):
         places = np.concatenate([start + np.arange(size), whole + start + np.arange(size)])
         products[..., places[:, None], places] = run.products
         drawn[:, :, places] = run.drawn
-    return OutlineLinks(products, np.max([run.patients for run in runs], axis=0), drawn)
+        pairs = [pair_of(start + a, start + b, whole) for a, b in itertools.combinations(range(size), 2)]
+        differences[:, pairs] = run.differences
+    return OutlineLinks(products, np.max([run.patients for run in runs], axis=0), drawn, differences)

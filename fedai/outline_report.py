@@ -30,7 +30,8 @@ from fedai.wire import MINIMUM_CELL
 Json = Mapping[str, Any]
 LEFT = (
     "No image, no mask, no identifier and no patient's row: changes of the network's weights, and of the "
-    "test images counts, sums over patients, and counts of cases by bin of Dice, NSD, HD95 and area error.",
+    "test images counts, sums over patients, counts of cases by bin of Dice, NSD, HD95 and area error, and "
+    "counts of patients by bin of the difference in Dice between two models.",
     f"Nothing of a split with fewer than {MINIMUM_CELL} patients (a site may ask for more), nor of a "
     "structure that fewer have, or haven't; no sum of a measure that is defined for fewer; none as the "
     "difference of two answers.",
@@ -45,8 +46,9 @@ METHODS = (
     "outlines the structure, and undefined, only counted, where neither does; HD95 is defined where both do. "
     "NSD and HD95 are between the outermost pixels of the two outlines.",
     "Means over cases, with variances clustered by patient (ratio estimator): the intervals of Dice and NSD "
-    "on the logit scale, those of HD95 and area error on t. Differences are paired by case and tested on t. "
-    "There is no interval with fewer than 10 patients.",
+    "on the logit scale, those of HD95 and area error on t. Differences are paired by case and tested on t; "
+    "those in Dice also by Wilcoxon's signed-rank test over patients. There is no interval with fewer than 10 "
+    "patients.",
 )
 
 

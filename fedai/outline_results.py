@@ -21,6 +21,7 @@ from fedai.outline_judgement import OutlineJudgement
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.outlines import FOUND, MEASURES
 from fedai.results import FEDERATED, FEWEST, LOCAL, MEAN_OF_LOCAL, POOLED, Measure, measured
+from fedai.signed_ranks import SignedRanks, pair_of, signed_ranks
 from fedai.statistics import NO_VARIANCE, Interval, holm, mean_interval, wald_interval
 
 SHARES = ("dice", "nsd")
@@ -66,7 +67,9 @@ class OutlineResults:
 
 @dataclass(frozen=True)
 class OutlineDifference:
-    """A measure of model `a` minus that of `b` on the same cases, `of` a structure."""
+    """A measure of model `a` minus that of `b` on the same cases, `of` a structure. `ranks`: Wilcoxon's test
+    of patients' differences in Dice, between two models of one run.
+    """
 
     a: str
     b: str
@@ -78,6 +81,7 @@ class OutlineDifference:
     ci95: Interval | None = None
     p: float | None = None
     p_adjusted: float | None = None
+    ranks: SignedRanks | None = None
 
     def to_json(self) -> Json:
         return {
@@ -91,6 +95,7 @@ class OutlineDifference:
             "ci95": list(self.ci95) if self.ci95 else None,
             "p": self.p,
             "p_adjusted": self.p_adjusted,
+            "wilcoxon": self.ranks.to_json() if self.ranks else None,
         }
 
 
@@ -196,8 +201,31 @@ def _differences(
             for other, weights in asked.items()
             if (contrast := _contrast(weights, scores, links, s, MEASURES.index(measure)))
         ]
+        if measure == "dice":
+            found = _ranked(found, models, links, s)
         adjusted = holm([one.p for one in found])
         yield from (replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
+
+
+def _ranked(
+    found: Sequence[OutlineDifference], models: Sequence[str], links: OutlineLinks, s: int
+) -> list[OutlineDifference]:
+    """With Wilcoxon's test where the patients' differences are known, adjusted over them."""
+    tests = [_ranks(models.index(d.a), models.index(d.b), links, s) if d.b in models else None for d in found]
+    adjusted = iter(holm([test.p for test in tests if test]))
+    return [
+        replace(d, ranks=replace(test, p_adjusted=next(adjusted))) if test else d
+        for d, test in zip(found, tests, strict=True)
+    ]
+
+
+def _ranks(a: int, b: int, links: OutlineLinks, s: int) -> SignedRanks | None:
+    """No p with fewer than FEWEST patients who differ: the normal distribution isn't near enough."""
+    counts = links.differences[s, pair_of(min(a, b), max(a, b), links.models)]
+    if (counts < 0).any():
+        return None
+    test = signed_ranks(counts if a < b else counts[::-1])
+    return test if test.patients >= FEWEST else replace(test, p=None)
 
 
 def _contrast(

@@ -25,9 +25,11 @@ from fedai.metrics import (
 )
 from fedai.outlines import FOUND, MEASURES
 from fedai.replicates import REPLICATES, Replicates, replicate
+from fedai.signed_ranks import BINS, count_differences
 
 ArrayForms = dict[str, tuple[str, tuple[int, ...]]]
 SKETCH = 200
+DICE = MEASURES.index("dice")
 LOWEST = np.array([0.0, 0.0, 0.0, -1000.0])
 HIGHEST = np.array([1.0, 1.0, 100.0, 1000.0])
 OPEN = np.array([False, False, True, True])  # values may lie beyond: they are in the outermost bins
@@ -169,12 +171,15 @@ class OutlineLinks:
     patients of the products of what each patient adds to the models' sums (the first M) and to their numbers
     of cases (the last M) of a measure; NaN between models of different runs, that no site had at hand
     together. `patients`: int64 [S, V], with a defined case for any model. `drawn`: float32
-    [S, V, 2M, REPLICATES], replicates of the same sums: what links models of different runs.
+    [S, V, 2M, REPLICATES], replicates of the same sums: what links models of different runs. `differences`:
+    int64 [S, M (M - 1) / 2, BINS], patients by their difference in Dice between two models (see
+    `signed_ranks`); below 0 between models of different runs.
     """
 
     products: Floats
     patients: Integers
     drawn: Replicates
+    differences: Integers
 
     @classmethod
     def of(
@@ -193,11 +198,16 @@ class OutlineLinks:
         rows = np.concatenate([x * told, n * told], axis=-1)
         members = ((n > 0) & told).any(axis=-1).sum(axis=0)
         drawn = replicate(rows.reshape(count, -1), seed).reshape(*rows.shape[1:], REPLICATES)
-        return cls(np.einsum("psva,psvb->svab", rows, rows), members.astype(np.int64), drawn)
+        products = np.einsum("psva,psvb->svab", rows, rows)
+        differences = count_differences([of[..., DICE] for of in values], patients, least)
+        return cls(products, members.astype(np.int64), drawn, differences)
 
     def __add__(self, other: OutlineLinks) -> OutlineLinks:
         return OutlineLinks(
-            self.products + other.products, self.patients + other.patients, self.drawn + other.drawn
+            self.products + other.products,
+            self.patients + other.patients,
+            self.drawn + other.drawn,
+            self.differences + other.differences,
         )
 
     def squares(self, structure: int, measure: int, weights: Floats) -> float:
@@ -219,6 +229,7 @@ class OutlineLinks:
             "outline_products": self.products,
             "outline_linked_patients": self.patients,
             "outline_replicates": self.drawn,
+            "outline_differences": self.differences.astype(np.uint32),
         }
 
     @classmethod
@@ -229,8 +240,13 @@ class OutlineLinks:
         is_square = products.shape[2] == products.shape[3] and products.shape[2] % 2 == 0
         if not is_square or not np.allclose(products, products.swapaxes(2, 3)):
             raise FederationError("the sums that link outlines don't fit together")
-        shape = (*products.shape[:3], REPLICATES)
-        return cls(products, patients, received(arrays, "outline_replicates", shape, np.float32))
+        models = products.shape[2] // 2
+        drawn = received(arrays, "outline_replicates", (*products.shape[:3], REPLICATES), np.float32)
+        pairs = (len(products), models * (models - 1) // 2, BINS)
+        differences = received(arrays, "outline_differences", pairs, np.int64)
+        if (differences.sum(axis=2) > patients[:, [DICE]]).any():
+            raise FederationError("more patients differ between two models than have a case")
+        return cls(products, patients, drawn, differences)
 
 
 def outline_links_forms(structures: int, models: int) -> ArrayForms:
@@ -240,4 +256,5 @@ def outline_links_forms(structures: int, models: int) -> ArrayForms:
         "outline_products": ("float64", (*shape, 2 * models, 2 * models)),
         "outline_linked_patients": ("int64", shape),
         "outline_replicates": ("float32", (*shape, 2 * models, REPLICATES)),
+        "outline_differences": ("uint32", (structures, models * (models - 1) // 2, BINS)),
     }

@@ -28,11 +28,13 @@ MEASURED = (
 
 def tables(comparison: OutlineComparison, name: Callable[[str], str] = str) -> list[Table]:
     """Models on all cases, by site, who outlines what, and differences. `name` spells the name of a model."""
+    ranks = table_of_ranks(comparison, name)
     return [
         table_of_models(comparison, name),
         table_of_found(comparison, name),
         table_of_sites(comparison, name),
         table_of_differences(comparison, name),
+        *([ranks] if ranks.rows else []),
     ]
 
 
@@ -106,6 +108,32 @@ def table_of_differences(comparison: OutlineComparison, name: Callable[[str], st
     return Table("Differences between models", header, tuple(rows), note)
 
 
+def table_of_ranks(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """Wilcoxon's tests, between models of one run."""
+    rows = [
+        (
+            "all" if d.cases_of == POOLED else d.cases_of,
+            f"{name(d.a)} {MINUS} {name(d.b)}",
+            d.of,
+            str(d.ranks.patients),
+            str(d.ranks.alike),
+            signed(d.ranks.effect) if d.ranks.effect is not None else "–",
+            spell_p(d.ranks.p),
+            spell_p(d.ranks.p_adjusted),
+        )
+        for d in comparison.differences
+        if d.ranks
+    ]
+    header = ("Test cases of", "Models", "Structure", "Patients who differ", "Who don't", "Rank-biserial")
+    note = (
+        "Of each patient's mean difference in Dice, binned; two-sided, patients who don't differ left out, "
+        "on the normal distribution, corrected for ties, not for continuity; p adjusted by Holm's method "
+        f"over the models compared on the same cases. A dash: fewer than {FEWEST} patients differ."
+    )
+    title = "Differences in Dice by patient: Wilcoxon's signed-rank test"
+    return Table(title, (*header, "p", "p adjusted"), tuple(rows), note)
+
+
 def _heads() -> tuple[str, ...]:
     return tuple(f"{head} (95% CI)" for head in HEADS.values())
 
@@ -152,6 +180,10 @@ def _rows(comparison: OutlineComparison) -> Iterator[tuple[object, ...]]:
             _number(d.p),
             _number(d.p_adjusted),
         )
+        if d.ranks:
+            p, adjusted = _number(d.ranks.p), _number(d.ranks.p_adjusted)
+            effect = _numbers(Measure(d.ranks.effect))
+            yield (d.a, d.b, d.cases_of, d.of, "dice rank-biserial", *effect, p, adjusted)
 
 
 def _numbers(measure: Measure) -> tuple[str, str, str]:

@@ -67,8 +67,12 @@ def test_models_of_two_runs_differ_as_if_one_run_had_judged_all() -> None:
         assert ours.difference == exact.difference
         if ours.b.startswith("b/"):
             ratios.append((ours.se or 0) / (exact.se or 1))
+            assert ours.ranks is None
         else:
             assert (ours.se, ours.p) == (exact.se, exact.p)
+            assert (ours.ranks is None) == (exact.ranks is None)
+            if ours.ranks and exact.ranks:
+                assert replace(ours.ranks, p_adjusted=None) == replace(exact.ranks, p_adjusted=None)
     assert np.abs(np.array(ratios) - 1).max() < 0.12
     assert np.abs(np.mean(ratios) - 1) < 0.03
 

@@ -13,6 +13,7 @@ from fedai.outline_results import OutlineComparison, compare_outlines
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.outline_tables import as_csv, tables
 from fedai.outlines import MEASURES
+from fedai.signed_ranks import REACH, bin_differences
 
 MODELS = ("federated", "local:a", "local:b")
 
@@ -121,6 +122,29 @@ def test_p_is_adjusted_over_the_models_of_one_measure_and_structure() -> None:
     assert min(d.p_adjusted for d in ps) == pytest.approx(min(1.0, 3 * min(d.p for d in ps)))
 
 
+@pytest.mark.parametrize(("against", "other"), [("federated", "local:b"), ("local:b", "federated")])
+def test_wilcoxons_test_is_of_patients_pooled_and_at_each_site(against: str, other: str) -> None:
+    """Whichever of two models comes first; over sites of which one has few patients, and images in threes."""
+    sites = [draw_site("a", 24, 1, images=3), draw_site("b", 9, 2)]
+    comparison = compare_outlines(judgement_of(*sites), against=against)
+    a, b = MODELS.index(against), MODELS.index(other)
+    rows = [(values[a] - values[b])[:, 0, 0] for values, _, _ in sites]
+    means = [rows[0].reshape(24, 3).mean(axis=1), rows[1]]
+    for where, values in (("site-0", means[0]), ("pooled", np.concatenate(means))):
+        ranks = difference(comparison, other, "dice", where).ranks
+        binned = stats.wilcoxon(bin_differences(values) - REACH, method="asymptotic")
+        assert ranks.p == pytest.approx(binned.pvalue, abs=1e-12)
+        assert ranks.p == pytest.approx(stats.wilcoxon(values, method="asymptotic").pvalue, abs=0.01)
+        assert ranks.patients + ranks.alike == len(values)
+        assert np.sign(ranks.effect) == np.sign(np.median(values))
+        family = [d.ranks for d in comparison.differences if d.cases_of == where and d.ranks]
+        assert min(one.p_adjusted for one in family) == 2 * min(one.p for one in family)
+    assert difference(comparison, other, "dice", "site-1").ranks.p is None
+    assert difference(comparison, other, "nsd").ranks is None
+    if against == "federated":
+        assert difference(comparison, "mean of local", "dice").ranks is None
+
+
 def test_a_judgement_comes_back_from_its_file_and_a_damaged_one_is_refused() -> None:
     judgement = judgement_of(draw_site("a", 14, 1), draw_site("b", 12, 2))
     text = json.dumps(judgement.to_json())
@@ -140,13 +164,15 @@ def test_a_judgement_comes_back_from_its_file_and_a_damaged_one_is_refused() -> 
 
 def test_the_tables_hold_a_row_for_each_model_site_and_difference() -> None:
     comparison = compare_outlines(judgement_of(draw_site("a", 14, 1), draw_site("b", 9, 2)))
-    models, found, sites, differences = tables(comparison)
+    models, found, sites, differences, ranks = tables(comparison)
     assert [len(table.rows) for table in (models, found, sites)] == [3, 3, 6]
     assert len(differences.rows) == 3 * 3 * len(MEASURES)
+    assert len(ranks.rows) == 3 * 2
+    assert ranks.rows[-1][3:] == ("9", "0", ranks.rows[-1][5], "–", "–"), "nine patients"
     assert all(len(row) == len(table.header) for table in tables(comparison) for row in table.rows)
     assert "–" in sites.rows[3][4], "nine patients"
     lines = as_csv(comparison).splitlines()
-    assert len(lines) == 1 + 3 * 3 * len(MEASURES) + len(differences.rows)
+    assert len(lines) == 1 + 3 * 3 * len(MEASURES) + len(differences.rows) + len(ranks.rows)
 
 
 def test_an_unknown_model_is_refused_by_name() -> None:

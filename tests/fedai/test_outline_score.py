@@ -65,6 +65,8 @@ def test_links_add_up_too() -> None:
     summed = links[0] + links[1] + links[2]
     assert np.allclose(summed.products, pooled.products, rtol=1e-12)
     assert np.array_equal(summed.patients, pooled.patients)
+    assert np.array_equal(summed.differences, pooled.differences)
+    assert summed.differences.sum() > 0
 
 
 def test_means_and_squares_are_those_of_the_defined_cases_by_patient() -> None:
@@ -118,7 +120,11 @@ def test_the_arrays_are_of_their_forms_and_come_back() -> None:
     ):
         assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == forms
     assert close(OutlineScore.from_arrays(score.to_arrays()), score)
-    assert OutlineLinks.from_arrays(links.to_arrays()).models == 3
+    arrays = links.to_arrays()
+    assert OutlineLinks.from_arrays(arrays).models == 3
+    arrays["outline_differences"][0, 0, 0] += 99
+    with pytest.raises(FederationError, match="more patients differ"):
+        OutlineLinks.from_arrays(arrays)
 
 
 @pytest.mark.parametrize(
