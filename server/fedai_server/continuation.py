@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -62,6 +63,20 @@ def _take(file: IO[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def beat(folder: Path) -> None:
+    """The round loop turns: the lock's time of change is now. A beat that can't be written is one missed."""
+    with suppress(OSError):
+        os.utime(folder / LOCK)
+
+
+def last_beat(folder: Path) -> float:
+    """When the round loop turned last, Unix time; 0 before it did."""
+    try:
+        return (folder / LOCK).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def conductor_gone(folder: Path) -> int | None:

@@ -25,12 +25,13 @@ class Unusable(ConfigError):
 
 
 @contextmanager
-def transaction(place: Path | str, *, writes: bool) -> Iterator[Connection]:
+def transaction(place: Path | str, *, writes: bool, busy_s: float | None = None) -> Iterator[Connection]:
     """One transaction on an SQLite file, or on the database of a URL; brought to this release's schema first.
 
-    Raises Unusable where it can't be reached or written, ConfigError where it is of a newer release.
+    `busy_s`: how long to wait for a turn, or for the other side (default: BUSY_S for a file). Raises Unusable
+    where it can't be reached or written, ConfigError where it is of a newer release.
     """
-    engine = _engine(str(place) if "://" in str(place) else f"sqlite:///{place}")
+    engine = _engine(str(place) if "://" in str(place) else f"sqlite:///{place}", busy_s)
     try:
         with engine.connect().execution_options(writes=writes) as connection:
             version = _version(connection)
@@ -59,15 +60,18 @@ def check_url(url: str) -> None:
 
 
 @cache
-def _engine(url: str) -> Engine:
+def _engine(url: str, busy_s: float | None) -> Engine:
     if not url.startswith("sqlite"):
         try:
-            return create_engine(url, pool_pre_ping=True)
+            within = {} if busy_s is None else {"connect_timeout": max(2, round(busy_s))}
+            return create_engine(url, pool_pre_ping=True, connect_args=within)
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed", hint="pip install 'fedai-radiology[postgresql]'"
             ) from error
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_S})
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"timeout": BUSY_S if busy_s is None else busy_s}
+    )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine

@@ -47,6 +47,7 @@ class Settings(Frozen):
     public_port: Port = DEFAULT_PUBLIC_PORT
     listen_host: str
     loopback_port: Port = DEFAULT_LOOPBACK_PORT
+    metrics_port: Port | None = None  # /metrics and /healthz, on loopback alone; none: nothing listens
     names: tuple[str, ...] = ()
     max_request_mb: Annotated[int, Field(ge=6, le=1024)] = 16  # Flower sends objects in pieces of 5 MB
     max_connections: Annotated[int, Field(ge=8, le=65536)] = 256
@@ -76,9 +77,11 @@ class Settings(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _two_ports(self) -> Settings:
+    def _ports_differ(self) -> Settings:
         if self.public_port == self.loopback_port:
             raise ValueError("public_port and loopback_port must differ")
+        if self.metrics_port in (self.public_port, self.loopback_port):
+            raise ValueError("metrics_port must differ from the other ports")
         return self
 
 
@@ -290,6 +293,7 @@ public_port: {settings.public_port}
 names:{names}
 listen_host: "{settings.listen_host}"   # the interface we listen on for sites
 loopback_port: {settings.loopback_port}   # Control and Runtime, this machine only
+# metrics_port: 8445   # /metrics and /healthz, this machine only
 max_request_mb: {settings.max_request_mb}   # larger requests from sites are refused
 max_connections: {settings.max_connections}
 """

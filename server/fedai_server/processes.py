@@ -220,8 +220,11 @@ def supervise(
 
     Raises ConfigError when a port is taken, FederationError when the SuperLink can't be started.
     """
-    stop = stop or threading.Event()
-    with Supervisor(home, record=record) as supervisor:
+    from fedai_server.health import Pulse
+    from fedai_server.watch import watched
+
+    stop, pulse = stop or threading.Event(), Pulse()
+    with watched(home, pulse), Supervisor(home, record=record) as supervisor:
         supervisor.wait_until_ready(stop=stop)
         if not stop.is_set():
             on_ready()
@@ -229,6 +232,7 @@ def supervise(
         deaths = {child.name: 0 for child in supervisor.children}
         while not stop.wait(TEND_EVERY_S):
             supervisor.tend()
+            pulse.beat()
             for child in supervisor.children:
                 if child.deaths != deaths[child.name]:
                     deaths[child.name] = child.deaths

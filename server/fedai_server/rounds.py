@@ -67,6 +67,7 @@ class Asked:
     answered: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def then(self, later: Asked) -> Asked:
@@ -75,6 +76,7 @@ class Asked:
             self.answered + later.answered,
             self.late + later.late,
             self.refused | later.refused,
+            self.received | later.received,
             self.seconds + later.seconds,
         )
 
@@ -147,7 +149,8 @@ class Open:
 @dataclass
 class Correspondence:
     """The server's side of a run's messages. `is_stopped` is asked between polls; `note_head` is told each
-    head of a site's ledger that came with an answer.
+    head of a site's ledger that came with an answer. `note_question` is told whom something is asked, and how
+    long that is open; `note_answer` who has answered, why that doesn't count, and the bytes of its arrays.
     """
 
     grid: Grid
@@ -155,6 +158,8 @@ class Correspondence:
     layout: Layout
     is_stopped: Callable[[], bool] = lambda: False
     note_head: Callable[[str, Head], None] = lambda site, head: None
+    note_question: Callable[[Mapping[str, Open], Patience], None] = lambda waiting, patience: None
+    note_answer: Callable[[str, str, int], None] = lambda site, refused, received: None
 
     def online(self) -> dict[str, Any]:
         """Nodes of the study's sites that are online, by site."""
@@ -177,6 +182,7 @@ class Correspondence:
         asked, waiting = Asked(), {} if under_way is None else under_way
         for site, task in tasks.items():
             waiting.setdefault(site, Open(task))
+        self.note_question(waiting, patience)
         nodes: dict[str, Any] = {}
         while waiting and not self.is_stopped():
             now = time.monotonic()
@@ -185,6 +191,8 @@ class Correspondence:
                 self._send(waiting, nodes, patience)
             for site in [site for site in waiting if site in nodes]:
                 self._collect(site, waiting, asked, fold)
+                if site not in waiting:
+                    self.note_answer(site, asked.refused.get(site, ""), asked.received.get(site, 0))
             if hopeless_at is None and len(asked.answered) + len(waiting) < patience.least:
                 hopeless_at = time.monotonic()
             if hopeless_at is not None and time.monotonic() - hopeless_at >= HOPELESS_S:
@@ -252,6 +260,7 @@ class Correspondence:
                 asked.refused[site] = _checked_code(message.error.reason)
                 return
             reply = read_reply(message.content)
+            asked.received[site] = bytes_of(reply)
             wire.check(reply, open_.task, self.study, self.layout)
             if reply.ledger:
                 self.note_head(site, reply.ledger)
@@ -278,6 +287,11 @@ def _is_over(now: float, started: float, quorum_at: float | None, patience: Pati
 def _checked_code(reason: str | None) -> str:
     """A sealed error is a code and a reference; anything else a site might say is not repeated."""
     return reason if reason and wire.ERROR_PATTERN.fullmatch(reason) else "UNSEALED"
+
+
+def bytes_of(message: Task | Reply) -> int:
+    """Of its arrays; Flower's own framing of a message comes on top."""
+    return sum(array.nbytes for array in message.arrays.values())
 
 
 def same_task(task: Task, sites: Sequence[str]) -> dict[str, Task]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    delete,
     func,
     insert,
     select,
@@ -88,10 +89,12 @@ class RunDatabase:
     """Open it anywhere, by any process of the server; each call is one transaction.
 
     `waits`: for a database that can't be used now, however long that takes, instead of raising Unusable.
+    `busy_s`: how long to wait for a turn (default: see databases.py).
     """
 
     place: Path | str
     waits: bool = False
+    busy_s: float | None = None
 
     def plan(self, study: Study) -> str:
         """A new run of `study` under the next free name, such as cxr-nodule-3."""
@@ -132,10 +135,12 @@ class RunDatabase:
                 )
             time.sleep(0.1)
 
-    def all(self) -> list[Run]:
-        """All runs, the oldest first."""
+    def all(self, *, under_way: bool = False) -> list[Run]:
+        """All runs, or those that aren't over, the oldest first."""
         columns = [RUNS.c[name] for name in Run.__dataclass_fields__]
         wanted = select(*columns).order_by(RUNS.c.started, RUNS.c.name)
+        if under_way:
+            wanted = wanted.where(RUNS.c.state.not_in(OVER))
         rows = self._do(lambda connection: connection.execute(wanted).all(), writes=False)
         return [Run(row[0], int(row[1] or 0), *row[2:]) for row in rows]
 
@@ -182,6 +187,31 @@ class RunDatabase:
         ordered = wanted.order_by(FACTS.c.seq)
         rows = self._do(lambda connection: connection.execute(ordered).all(), writes=False)
         return [(seq, found, json.loads(fact)) for seq, found, fact in rows if kind in (None, found)]
+
+    def history(self, name: str) -> list[tuple[datetime, str, dict[str, Any]]]:
+        """(when, kind, fact) of a run, in order."""
+        wanted = select(FACTS.c.at, FACTS.c.kind, FACTS.c.fact).where(FACTS.c.run == name)
+        ordered = wanted.order_by(FACTS.c.seq)
+        rows = self._do(lambda connection: connection.execute(ordered).all(), writes=False)
+        return [(datetime.fromisoformat(at), kind, json.loads(fact)) for at, kind, fact in rows]
+
+    def states(self) -> dict[State, int]:
+        """How many runs are in each state; all states are named."""
+        wanted = select(RUNS.c.state, func.count()).group_by(RUNS.c.state)
+        rows = self._do(lambda connection: connection.execute(wanted).all(), writes=False)
+        return dict.fromkeys(get_args(State), 0) | {state: int(count) for state, count in rows}
+
+    def check_writable(self) -> None:
+        """Write a row to the disk and take it away again, in one transaction. Raises Unusable."""
+        row = {"name": "", "study": "", "study_sha256": "", "state": "failed"}  # a run always has a name
+
+        def write(connection: Connection) -> None:
+            if connection.dialect.name == "postgresql" and self.busy_s is not None:
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(self.busy_s * 1000)}")
+            connection.execute(insert(RUNS).values(**row))
+            connection.execute(delete(RUNS).where(RUNS.c.name == ""))
+
+        self._do(write, writes=True)
 
     def last_head(self, site: str) -> dict[str, Any]:
         """The newest head of a site's ledger, of whichever run; empty where none came yet."""
@@ -232,7 +262,7 @@ class RunDatabase:
         tries, told = 0, False
         while True:
             try:
-                with transaction(self.place, writes=writes) as connection:
+                with transaction(self.place, writes=writes, busy_s=self.busy_s) as connection:
                     return what(connection)
             except IntegrityError:
                 tries += 1

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,24 @@ from fedai.weights import Layout, Weights, pack
 from fedai.wire import Reply, Task, TaskKind
 from fedai_server import buffered, judging, training
 from fedai_server.choosing import choose, ended_early
-from fedai_server.continuation import conducting
+from fedai_server.continuation import beat, conducting
 from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
 from fedai_server.home import open_home
 from fedai_server.leaving_out import check_judges, check_without, without_of
+from fedai_server.progress import ANSWER, ASKED
 from fedai_server.room import Room
-from fedai_server.rounds import Asked, Correspondence, Grid, Open, Patience, refusals_of, same_task, told_of
+from fedai_server.rounds import (
+    Asked,
+    Correspondence,
+    Grid,
+    Open,
+    Patience,
+    bytes_of,
+    refusals_of,
+    same_task,
+    told_of,
+)
 from fedai_server.runs import OVER, RunDatabase
 
 PAUSED_POLL_S = 0.5
@@ -127,7 +138,10 @@ class Conduct:
         self.under_way: dict[str, Open] = {}  # where rounds don't wait for it: who still trains, and on what
         self.room = Room(self.runs, self.name)
         self.flower_id = self.runs.get(self.name).flower_id
-        self.post = Correspondence(self.grid, self.study, self.layout, self._is_stopped, self._note_head)
+        self.post = Correspondence(
+            self.grid, self.study, self.layout, self._is_stopped, self._note_head,
+            self._note_question, self._note_answer,
+        )  # fmt: skip
 
     def to_the_end(self) -> None:
         """All phases in order, from where an earlier process of this run came. Raises OutOfTime,
@@ -231,6 +245,18 @@ class Conduct:
             log.warning("%s: the head of its ledger contradicts an earlier one: %s", site, fault)
         self.runs.add(self.name, "ledger_head", {"site": site, "head": dict(head), "contradiction": fault})
 
+    def _note_question(self, waiting: Mapping[str, Open], patience: Patience) -> None:
+        """For who watches: what is open from now on, and until when (see progress.py)."""
+        if not waiting:
+            return
+        kinds, rounds = zip(*((one.task.kind, one.task.round) for one in waiting.values()), strict=True)
+        told = {"task": kinds[0], "round": max(rounds), "sites": sorted(waiting)}
+        sent = sum(bytes_of(one.task) for one in waiting.values() if not one.messages)
+        self.runs.add(self.name, ASKED, {**told, "deadline_s": patience.deadline_s, "bytes": sent})
+
+    def _note_answer(self, site: str, refused: str, received: int) -> None:
+        self.runs.add(self.name, ANSWER, {"site": site, "refused": refused, "bytes": received})
+
     @property
     def trainers(self) -> tuple[str, ...]:
         """The sites of the run that train, in the order of the study."""
@@ -282,6 +308,7 @@ class Conduct:
         return self.room.wait_for(lambda: save_checkpoint(place, weights, self.layout, **told))
 
     def _is_stopped(self) -> bool:
+        beat(self.registry)
         run = self.runs.get(self.name)
         return run.state in OVER or run.flower_id != self.flower_id
 

@@ -38,6 +38,7 @@ MAY_CONNECT = {
     "fedai_server.gate": {"asyncio"},  # deadlines and threads; opens no connection
     "fedai_server.listener": {"asyncio", "socket", "uvicorn"},
     "fedai_server.processes": {"http", "socket", "ssl"},
+    "fedai_server.watch": {"http"},  # listens on loopback, where a port is set; opens no connection
     "fedai.demo.federation": {"socket"},  # looks for free ports; opens no connection
 }
 FLOWERS_OWN = ("flwr.app", "flwr.clientapp", "flwr.serverapp")

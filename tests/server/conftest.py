@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from fedai_server import rounds
-from federation_processes import RunningServer, make_home, start_server
+from fedai_server.home import open_home
+from federation_processes import RunningServer, free_port, make_home, start_server
 from flwr.supercore.task_identity import TaskIdentity
 
 
@@ -22,9 +23,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that records what its public listener receives, under record/ beside its home."""
+    """A server that records what its public listener receives, under record/ beside its home, and that tells
+    how it is on a port.
+    """
     folder = tmp_path_factory.mktemp("server")
-    with start_server(make_home(folder / "home"), record=folder / "record") as running:
+    home = make_home(folder / "home")
+    with (home.folder / "server.yaml").open("a") as settings:
+        settings.write(f"metrics_port: {free_port()}\n")
+    with start_server(open_home(home.folder), record=folder / "record") as running:
         yield running
 
 

@@ -36,6 +36,7 @@ LINES = {
 }
 RunName = Annotated[str, typer.Argument(help="The run's name, such as cxr-nodule-1.", metavar="RUN")]
 WATCH_EVERY_S, LOOK_EVERY_S = 0.5, 5.0
+QUIET = ("asked", "answer")  # for /metrics; a line each would be too many
 
 
 @app.command()
@@ -254,7 +255,7 @@ def _news(home: Path, name: str) -> Iterator[str]:
     while True:
         run = runs.get(name)
         for number, kind, fact in runs.facts(name, after=seen):
-            if kind != "ledger_head" or fact["contradiction"]:
+            if kind not in QUIET and (kind != "ledger_head" or fact["contradiction"]):
                 yield f"{name}: {_line(kind, fact)}"
             seen = number
         if (run.state, run.reason) != told:
