@@ -13,13 +13,13 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-l
 demo: $(VENV)/.installed
 	$(VENV)/bin/fedai demo --out $(OUT)
 
-# The ways out of fedai come last: with Ignite there, each process that imports MONAI takes a second more.
-EXPORTS = tests/fedai/test_bundles.py tests/fedai/test_exports.py tests/fedai/test_tensorboard.py \
+# The ways out of fedai come last: with Ignite and MLflow there, each process that imports MONAI takes seconds more.
+EXPORTS = tests/fedai/test_bundles.py tests/fedai/test_exports.py tests/fedai/test_mlflow.py tests/fedai/test_tensorboard.py \
   tests/server/test_following.py tests/sites/test_bundle_images.py
 
 test: $(VENV)/.installed-dev
 	$(PYTEST)
-	$(PIP) -e ".[dev,bundle,onnx,tensorboard]"
+	$(PIP) -e ".[dev,bundle,mlflow,onnx,tensorboard]"
 	$(PYTEST) $(EXPORTS)
 
 # Everything but the tests that start real SuperLink and agent processes.

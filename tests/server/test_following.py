@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -106,7 +107,7 @@ def test_whoever_follows_wants_to_be_told_where_to_write(
     home: Path, runs: RunDatabase, capsys: Capture
 ) -> None:
     assert fedai(["run", "follow", "small-1", "--home", str(home)]) == 2
-    assert "--tensorboard" in capsys.readouterr().err
+    assert "--tensorboard DIR or --mlflow URI|DIR" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_no_run_to_follow(home: Path, runs: RunDatabase) -> None:
@@ -141,3 +142,23 @@ def test_tensorboard_reads_a_followed_run_with_a_curve_for_each_site(
     assert points(board)["round/late"] == [(1, 0.0), (2, 1.0)]
     assert fedai(words) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_mlflow_has_a_followed_run_and_its_sites_in_a_folder(
+    home: Path, runs: RunDatabase, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    for owner, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (socket, "create_connection")):
+        monkeypatch.setattr(owner, name, refuse)
+    runs.move("small-1", "finished")
+    board = tmp_path / "board"
+    words = ["run", "follow", "small-1", "--home", str(home), "--mlflow", str(board), "--json"]
+    assert fedai(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.items() >= {"run": "small-1", "mlflow": str(board), "events": 4}.items()
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{board / 'mlflow.db'}")
+    made = client.search_runs([client.get_experiment_by_name("fedai").experiment_id])
+    assert sorted(run.info.run_name for run in made) == ["north", "small-1", "south"]
+    assert {run.info.status for run in made} == {"FINISHED"}
+    assert fedai(words) == 2
+    assert "already" in capsys.readouterr().err

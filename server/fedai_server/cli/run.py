@@ -12,6 +12,7 @@ import typer
 from fedai.cli.output import JsonOption, emit, progress_line, table
 
 if TYPE_CHECKING:
+    from fedai.events import Listener
     from fedai_server.runs import Run, RunDatabase
 
 app = typer.Typer(
@@ -81,23 +82,37 @@ def follow(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write TensorBoard's event files below this folder.")
     ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI|DIR", help="Write to MLflow: a folder, or a tracking server.")
+    ] = None,
     home: Home = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Follow a run to its end and write its numbers down as they come, from its first round on."""
     from fedai.errors import ConfigError
-    from fedai.tensorboard import TensorBoardFiles
     from fedai_server.following import tell
     from fedai_server.home import open_home
 
-    if tensorboard is None:
-        raise ConfigError("nowhere to write to", hint="give --tensorboard DIR")
+    if tensorboard is None and mlflow is None:
+        raise ConfigError("nowhere to write to", hint="give --tensorboard DIR or --mlflow URI|DIR")
     runs = _runs(home)
     runs.get(run)
-    heard = tell(runs, open_home(home).folder / "registry", run, TensorBoardFiles(tensorboard, run))
-    written = tensorboard / run
-    emit({"run": run, "tensorboard": str(written), "events": heard}, as_json=as_json,
-         lines=[f"{written}  {heard} events", f"next: tensorboard --logdir {tensorboard}"])  # fmt: skip
+    listeners: list[Listener] = []
+    told, lines = {"run": run}, []
+    if tensorboard is not None:
+        from fedai.tensorboard import TensorBoardFiles
+
+        listeners.append(TensorBoardFiles(tensorboard, run))
+        told["tensorboard"] = str(tensorboard / run)
+        lines += [str(tensorboard / run), f"next: tensorboard --logdir {tensorboard}"]
+    if mlflow is not None:
+        from fedai.mlflow import MLflowRuns, shown
+
+        listeners.append(MLflowRuns(mlflow, run))
+        told["mlflow"] = shown(mlflow)
+        lines += [f"{shown(mlflow)}  experiment fedai, run {run}"]
+    heard = tell(runs, open_home(home).folder / "registry", run, *listeners)
+    emit({**told, "events": heard}, as_json=as_json, lines=[f"{heard} events", *lines])
 
 
 @app.command("list")
