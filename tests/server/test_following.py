@@ -161,4 +161,4 @@ def test_mlflow_has_a_followed_run_and_its_sites_in_a_folder(
     assert sorted(run.info.run_name for run in made) == ["north", "small-1", "south"]
     assert {run.info.status for run in made} == {"FINISHED"}
     assert fedai(words) == 2
-    assert "already" in capsys.readouterr().err
+    assert "already" in capsys.readouterr().out
