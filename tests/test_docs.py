@@ -85,7 +85,7 @@ def test_what_the_site_engineers_page_writes_into_site_yaml_and_policy_yaml_is_u
     server = "name: north\nserver: {address: 'fed.example.org:8443', ca: ca.pem}\n"
     blocks = YAML_BLOCK.findall((ROOT / "docs" / "site-engineer.md").read_text(encoding="utf-8"))
     found = {block.partition(":")[0] for block in blocks}
-    assert {"dicomweb", "receiver", "witness", "memory_gb", "retention"} <= found
+    assert {"dicomweb", "receiver", "witness", "memory_gb", "retention", "metrics_file"} <= found
     for block in blocks:
         is_rule = block.startswith("retention:")
         file = tmp_path / "file.yaml"

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,12 +119,18 @@ class Agent:
         busy_at = float("-inf")
         while not self.stop.is_set():
             envelope, self.waiting = self.waiting or fleet.receive(), None
+            self._note_contact()
             if envelope is not None:
                 self._handle(fleet, envelope)
                 busy_at = time.monotonic()
                 continue
             self._forget()
             self.stop.wait(self._pause(time.monotonic() - busy_at))
+
+    def _note_contact(self) -> None:
+        """The file's time says when the server answered last, to this machine alone (gauges.py)."""
+        with suppress(OSError):
+            os.utime(self.home.folder / "node")
 
     def _forget(self) -> None:
         """Delete kept bytes whose time is over, also while nothing leaves, and what the policy says."""
@@ -179,6 +185,7 @@ class Agent:
         """
         try:
             fleet.facts_of(run_id)
+            self._note_contact()
         except RunEnded:
             try:
                 self.waiting = self.waiting or fleet.receive()

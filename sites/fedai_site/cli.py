@@ -129,25 +129,37 @@ def start(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    from fedai_site import gauges
     from fedai_site.agent import Agent, alone, log_to
     from fedai_site.confinement import confine, destinations
 
     with alone(site.folder):
         log_to(site.log)
         confine(destinations(site.settings.server.address))
-        Agent(site, stop, tell=lambda text: print(text, flush=True)).work(give_up_s)
+        agent = Agent(site, stop, tell=lambda text: print(text, flush=True))
+        with gauges.kept(site, agent.dog):
+            agent.work(give_up_s)
 
 
 @app.command()
 def status(
     home: Home,
     study: Annotated[Path | None, typer.Option(help="Also show this study's cohort.")] = None,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="As numbers, in Prometheus' form.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What the agent does, what lies in the catalogue, what is approved, what has left."""
     from fedai_site.home import open_home
     from fedai_site.overview import overview, overview_lines
 
+    if prometheus:
+        from fedai_site.gauges import text_of
+
+        text = text_of(open_home(home))
+        emit({"prometheus": text}, as_json=as_json, lines=[text.rstrip()])
+        return
     facts = overview(open_home(home), study)
     emit(facts, as_json=as_json, lines=overview_lines(facts))
 

@@ -29,6 +29,12 @@ def _is_address(text: str) -> str:
     return text
 
 
+def _is_prom(path: Path) -> Path:
+    if path.suffix != ".prom":
+        raise ValueError("node_exporter reads files whose names end in .prom")
+    return path
+
+
 class ServerAddress(Frozen):
     """Where the coordinator's server is, and the certificate authority that vouches for it."""
 
@@ -43,6 +49,7 @@ class SiteSettings(Frozen):
     `consent_required`: use only patients with a consent record that allows the study. `receiver`: what may be
     pushed here. `dicomweb`: the hospital's own services, by name. `memory_gb`: most memory that the agent may
     hold. `stuck_minutes`: the longest that it may work without finishing a batch or the images before it.
+    `metrics_file`: where the agent writes its numbers, for the hospital's own monitoring (see gauges.py).
     """
 
     name: Name
@@ -57,6 +64,7 @@ class SiteSettings(Frozen):
     dicomweb: dict[Name, Dicomweb] = Field(default_factory=dict)
     memory_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
     stuck_minutes: Annotated[float, Field(ge=1, le=10_000)] | None = None
+    metrics_file: Annotated[Path, AfterValidator(_is_prom)] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Watchdog:
         """Before each batch. Raises TrainingError where the process holds too much memory, or where the one
         before took too long.
         """
-        minutes, held = self._idle_minutes(), resident_gb()
+        minutes, held = self.idle_minutes(), resident_gb()
         self.begin()
         if self.memory_gb is not None and held > self.memory_gb:
             raise TrainingError(f"the agent holds {held:.2f} GB; site.yaml allows {self.memory_gb:g}",
@@ -56,11 +56,16 @@ class Watchdog:
 
     def look(self) -> None:
         """By a thread, now and then: ends the process where there was no batch for twice the time."""
-        if self.stuck_minutes is not None and self._idle_minutes() > 2 * self.stuck_minutes:
-            log.critical("no batch for %.1f minutes: the agent ends itself", self._idle_minutes())
+        if self.stuck_minutes is not None and self.idle_minutes() > 2 * self.stuck_minutes:
+            log.critical("no batch for %.1f minutes: the agent ends itself", self.idle_minutes())
             self.end(STUCK_EXIT_CODE)
 
-    def _idle_minutes(self) -> float:
+    def is_stuck(self) -> bool:
+        """Whether there was no batch for longer than may be."""
+        return self.stuck_minutes is not None and self.idle_minutes() > self.stuck_minutes
+
+    def idle_minutes(self) -> float:
+        """Since the last batch; 0 without a task in hand."""
         return max(self.now() - self.beaten_at, 0.0) / 60
 
 
