@@ -13,6 +13,7 @@ from typing import Any
 from fedai.cohort_rules import CohortRules
 from fedai.record import is_early
 from fedai.results import FEWEST, Comparison
+from fedai.selection import Selection
 from fedai.tables import Table
 
 Json = Mapping[str, Any]
@@ -208,10 +209,12 @@ def _selection(record: Json, training: Json) -> str:
 
 def _recipe(study: Json, training: Json) -> str:
     optimizer, loss = training.get("optimizer", {}), training.get("loss", {})
+    drawn = Selection.model_validate(study.get("rounds", {}).get("selection", {}))
+    who = "" if drawn.by == "all" else f" in each round {drawn.words};"
     augmented = ", ".join(t.get("name", "") for t in training.get("augmentation", [])) or "none"
     return (
         f"{study.get('strategy', {}).get('name', 'FedAvg')}, {training.get('rounds')} rounds of "
-        f"{training.get('local_epochs')} local epochs, batches of {training.get('batch_size')}, "
+        f"{training.get('local_epochs')} local epochs,{who} batches of {training.get('batch_size')}, "
         f"{optimizer.get('name')} at {optimizer.get('learning_rate')}, {loss.get('name')}; "
         f"augmentation: {augmented}."
     )

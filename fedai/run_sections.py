@@ -68,14 +68,21 @@ def training_section(record: Json, comparison: Comparison) -> str:
 
 
 def table_of_rounds(rounds: Sequence[Json]) -> Table:
-    rows = []
+    rows, is_drawn = [], any("not_selected" in r for r in rounds)
     for r in rounds:
         refused = [f"{site} ({code})" for site, code in r.get("refused", {}).items()]
-        who = [", ".join(names) or "–" for names in (answered_in(r), r.get("late", []), refused)]
+        names = [
+            answered_in(r),
+            *([r.get("not_selected", [])] if is_drawn else []),
+            r.get("late", []),
+            refused,
+        ]
+        who = [", ".join(each) or "–" for each in names]
         cases = sum(int(n) for n in r.get("cases", {}).values())
         checkpoint = str(r.get("checkpoint") or "")[:12] or "–"
         rows.append((str(r["number"]), *who, f"{cases:,}", f"{float(r.get('seconds') or 0):.1f}", checkpoint))
-    header = ("Round", "Answered", "Late", "Refused or failed", "Images", "Seconds", "Checkpoint")
+    drawn = ("Not selected",) if is_drawn else ()
+    header = ("Round", "Answered", *drawn, "Late", "Refused or failed", "Images", "Seconds", "Checkpoint")
     return Table("Who took part in each round", header, tuple(rows))
 
 

@@ -27,6 +27,7 @@ from fedai.local import Cases, LocalRound, SiteModel, train_round
 from fedai.outline_score import OutlineScore
 from fedai.outlines import measure
 from fedai.score import Score
+from fedai.selection import select
 from fedai.site_state import SiteState
 from fedai.strategies import Conditions, State
 from fedai.study import Segmentation, Study, Training
@@ -45,6 +46,9 @@ class Site(Protocol):
     def name(self) -> str: ...
     def cases(self, split: str) -> Cases: ...
     def may_go_on(self) -> bool: ...
+    def told_training_cases(self) -> int:
+        """As many as it would tell a server of."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,13 @@ class Visitor:
 
     def __post_init__(self) -> None:
         self.model = SiteModel.of(self.study)
+
+    def sizes(self) -> dict[str, int]:
+        """Training cases by site, in the study's order; where no draw looks at them, none are looked up."""
+        here = [name for name in self.study.sites if name in self.sites]
+        if self.study.rounds.selection.by != "size":
+            return dict.fromkeys(here, 1)
+        return {name: self.sites[name].told_training_cases() for name in here}
 
     def train(self, job: tuple[str, int, Weights, Arrays]) -> tuple[str, LocalRound, Facts]:
         name, number, weights, told = job
@@ -183,12 +194,12 @@ def simulate(
     with _working(visitor, workers) as do:
         weights = pack(visitor.model.network, visitor.model.shared)
         state: State = {}
-        rounds, course = list[RoundClosed](), Course(study.training)
+        rounds, course, sizes = list[RoundClosed](), Course(study.training), visitor.sizes()
         for number in range(1, study.training.rounds + 1):
             if course.reason:
                 break
             before = weights
-            weights, state, closed, validation = _close(visitor, do, number, weights, state, tamper)
+            weights, state, closed, validation = _close(visitor, do, number, weights, state, tamper, sizes)
             course.note(number, before, validation)
             rounds.append(closed)
             tell(closed)
@@ -204,13 +215,20 @@ def _validate(visitor: Visitor, do: Map, number: int, weights: Weights) -> Facts
 
 
 def _close(
-    visitor: Visitor, do: Map, number: int, weights: Weights, state: State, tamper: Tamper
+    visitor: Visitor,
+    do: Map,
+    number: int,
+    weights: Weights,
+    state: State,
+    tamper: Tamper,
+    sizes: Mapping[str, int],
 ) -> tuple[Weights, State, RoundClosed, Facts]:
     """One round, as a run closes it: a group that takes its turn, updates folded as they come, a step."""
     started, study, layout = time.monotonic(), visitor.study, visitor.model.shared
-    names = tuple(name for name in study.sites if name in visitor.sites)
-    group = study.strategy.turns(names, number)[0]
-    updates = study.strategy.gather(Conditions(layout, study.training.optimizer, len(names)))
+    rules, seed = study.rounds, study.training.seed
+    drawn = select(rules.selection, sizes, seed=seed, number=number, quorum=rules.quorum)
+    group = study.strategy.turns(drawn, number)[0]
+    updates = study.strategy.gather(Conditions(layout, study.training.optimizer, len(sizes)))
     told, loss, validation = study.strategy.tell(state, layout), 0.0, dict[str, Any]()
     for name, done, validation[name] in do("train", ((name, number, weights, told) for name in group)):
         trained = done.trained

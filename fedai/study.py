@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from fedai import choice
+from fedai import choice, selection
 from fedai.choice import Checkpoint, EarlyStopping
 from fedai.cohort_rules import FILTERS, CohortRules, Years
 from fedai.datause import DataUse
 from fedai.errors import ConfigError
 from fedai.registry import AdamW, CrossEntropy, Loss, Network, Optimizer, Transform, task_misfits
+from fedai.selection import Selection
 from fedai.strategies import FedAvg, Strategy
 from fedai.subgroups import AGE_BANDS, Variable, levels_of
 from fedai.yamlfile import Frozen, load
@@ -151,6 +152,7 @@ class Rounds(Frozen):
     grace_s: Annotated[float, Field(ge=0, le=7 * 86400)] = 120
     waiting_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 120
     max_update_mb: Annotated[float, Field(gt=0, le=4096)] = 256
+    selection: Selection = Selection()
 
 
 class Split(Frozen):
@@ -279,7 +281,7 @@ class Study(Frozen):
             and sum(fractions) > MOST_HELD_OUT
         ):
             found.append((("split",), "validation and test leave under a tenth of the patients for training"))
-        found += task_misfits(data) + choice.misfits(data)
+        found += task_misfits(data) + choice.misfits(data) + selection.misfits(data)
         cohort = data.get("cohort")
         if isinstance(cohort, dict):
             found += [(("cohort", *place), text) for place, text in CohortRules.cross_checks(cohort)]
@@ -331,7 +333,8 @@ class Study(Frozen):
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
         A study that leaves out `data_use`, decision thresholds, the margin, subgroups, a filter of the
-        cohort, or the choice of a checkpoint reads as it did before there were any, so that its hash stays.
+        cohort, the choice of a checkpoint or of sites reads as it did before there were any, so that its hash
+        stays.
         """
         unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
         unsaid["judgement"] = {
@@ -341,6 +344,7 @@ class Study(Frozen):
         }
         if "age_band" not in self.judgement.subgroups and self.judgement.age_bands == AGE_BANDS:
             unsaid["judgement"].add("age_bands")
+        unsaid["rounds"] = {"selection"} if self.rounds.selection == Selection() else set()
         unsaid["cohort"] = {name for name in FILTERS if not getattr(self.cohort, name)}
         training = self.training
         unsaid["training"] = {"early_stopping"} if training.early_stopping is None else set()

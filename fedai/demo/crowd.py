@@ -53,6 +53,9 @@ class InventedSite:
     def may_go_on(self) -> bool:
         return True
 
+    def told_training_cases(self) -> int:
+        return self.cases_each
+
 
 @lru_cache(maxsize=1)
 def _pool(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedai.aggregation import Gathering
 from fedai.checkpoint import save_state
 from fedai.errors import OutOfTime
+from fedai.selection import select
 from fedai.strategies import Conditions
 from fedai.validation import validation_facts
 from fedai.weights import Weights
@@ -43,7 +44,7 @@ def close_round(run: Conduct, number: int) -> None:
             f"{told_of('late', asked.late)}{refusals_of(asked)}",
             hint="the checkpoint of the round before is kept",
         )
-    finish_round(run, number, updates, asked, told)
+    finish_round(run, number, updates, asked, told, **_passed_over(run, number))
     tell_state(run, number, asked)
 
 
@@ -66,7 +67,7 @@ def _ask_in_turn(run: Conduct, number: int, fold: Callable[[str, Reply], None]) 
     """Ask the first of the strategy's groups of which one site answers; gives how many had to."""
     arrays = {**run.weights.arrays(), **run.strategy.tell(run.state, run.layout)}
     before = Asked()
-    for group in run.strategy.turns(run.trainers, number):
+    for group in run.strategy.turns(selected_of(run, number), number):
         least = min(run.study.rounds.quorum, len(group))
         asked = run.ask("train", fold, sites=list(group), least=least, round=number, arrays=arrays)
         asked = before.then(asked)
@@ -74,6 +75,23 @@ def _ask_in_turn(run: Conduct, number: int, fold: Callable[[str, Reply], None]) 
             break
         before = asked
     return asked, least
+
+
+def selected_of(run: Conduct, number: int) -> tuple[str, ...]:
+    """Who is asked to train in a round, by the study's rule and what sites said of their cohorts."""
+    told = [fact for _, _, fact in run.runs.facts(run.name, "site_ready")]
+    cases = {fact["site"]: int(fact["cohort"]["splits"]["train"]["cases"]) for fact in told}
+    rules = run.study.rounds
+    sizes = {site: cases[site] for site in run.trainers}
+    return select(rules.selection, sizes, seed=run.study.training.seed, number=number, quorum=rules.quorum)
+
+
+def _passed_over(run: Conduct, number: int) -> dict[str, list[str]]:
+    """For the record, where sites are drawn: who wasn't, and so is neither late nor missing."""
+    if run.study.rounds.selection.by == "all":
+        return {}
+    drawn = selected_of(run, number)
+    return {"not_selected": [site for site in run.trainers if site not in drawn]}
 
 
 def tell_state(run: Conduct, number: int, asked: Asked) -> None:

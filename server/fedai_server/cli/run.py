@@ -313,7 +313,8 @@ def _line(kind: str, fact: dict[str, Any]) -> str:
         late = f", late: {', '.join(fact['late'])}" if fact["late"] else ""
         refused = "".join(f", {site} refused: {code}" for site, code in fact["refused"].items())
         by = f"closed in {fact['seconds']:.1f} s by {', '.join(answered_in(fact))}"
-        return f"round {fact['number']} {by}{late}{refused}"
+        drawn = f", not selected: {', '.join(fact['not_selected'])}" if fact.get("not_selected") else ""
+        return f"round {fact['number']} {by}{drawn}{late}{refused}"
     if kind == "model_scored":
         return f"{fact['model']} scored by {', '.join(fact['answered'])}"
     return LINES.get(kind, kind).format(**fact)
@@ -336,8 +337,16 @@ def _cohort_lines(record: dict[str, Any]) -> list[str]:
 def _round_lines(record: dict[str, Any]) -> list[str]:
     from fedai.record import answered_in
 
+    drawn = any("not_selected" in fact for fact in record["rounds"])
     rows = [
-        (fact["number"], ", ".join(answered_in(fact)), ", ".join(fact["late"]), f"{fact['seconds']:.1f} s")
+        (
+            fact["number"],
+            ", ".join(answered_in(fact)),
+            *([", ".join(fact.get("not_selected", []))] if drawn else []),
+            ", ".join(fact["late"]),
+            f"{fact['seconds']:.1f} s",
+        )
         for fact in record["rounds"]
     ]
-    return table(("round", "answered", "late", "took"), rows) if rows else []
+    head = ("round", "answered", *(["not selected"] if drawn else []), "late", "took")
+    return table(head, rows) if rows else []
