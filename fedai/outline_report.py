@@ -46,8 +46,8 @@ METHODS = (
     "NSD and HD95 are between the outermost pixels of the two outlines.",
     "Means over cases, with variances clustered by patient (ratio estimator): the intervals of Dice and NSD "
     "on the logit scale, those of HD95 and area error on t. Differences are paired by case and tested on t; "
-    "those in Dice also by Wilcoxon's signed-rank test over patients. There is no interval with fewer than 10 "
-    "patients.",
+    "those in Dice also by Wilcoxon's signed-rank test over patients. There is no interval with fewer than "
+    "10 patients.",
 )
 
 
