@@ -20,6 +20,7 @@ from shaken_federation import EPOCHS, SITES, Shaken, Strike, ends_as_its_twin, k
 
 pytestmark = pytest.mark.federation
 ENDLESS = 1000  # epochs
+DEADLINE_S = 40  # on a busy machine a site needs up to half of it for its training
 Fault = Callable[[Shaken], None]
 
 
@@ -109,20 +110,22 @@ def test_a_stopped_run_stops_the_training_at_the_sites_too(shaken: Shaken, strik
 def test_a_site_frozen_for_longer_than_the_deadline_is_left_out_and_comes_back(
     shaken: Shaken, strike: Strike
 ) -> None:
-    patience = {"quorum": 1, "grace_s": 5, "deadline_s": 20}
+    patience = {"quorum": 1, "grace_s": DEADLINE_S, "deadline_s": DEADLINE_S}
     run = shaken.federation.start_run(shaken.study("frozen", strike.seed, rounds=3, **patience))
     shaken.at_work(run, 1, strike.part)
     shaken.north.signal(signal.SIGSTOP)
+    runs = shaken.federation.runs
     try:
-        told = shaken.federation.has_told
-        wait_for(lambda: told(run, "round_closed", number=1), 120, "a round without north")
-        assert shaken.federation.runs.get(run).state == "degraded"
-        assert "north (late)" in shaken.federation.runs.get(run).reason
+        wait_for(lambda: runs.get(run).state == "degraded", 300, "a round without north")
+        assert runs.get(run).reason == "round 1 closed without north (late)"
+        assert runs.last_round(run) == 1
     finally:
         shaken.north.signal(signal.SIGCONT)
     record = shaken.federation.wait_for_run(run, 300)
     assert record["state"] == "finished", record["reason"]
     assert (record["rounds"][0]["answered"], record["rounds"][0]["late"]) == (["east"], ["north"])
+    assert record["rounds"][0]["seconds"] >= DEADLINE_S
+    assert record["rounds"][-1]["answered"] == sorted(SITES)
     for closed in record["rounds"]:  # each site counts once in a round, or is named
         assert sorted([*closed["answered"], *closed["late"], *closed["refused"]]) == sorted(SITES)
         assert sorted(closed["cases"]) == closed["answered"]
@@ -133,7 +136,7 @@ def test_a_run_whose_process_dies_whenever_it_is_started_fails_with_the_reason(
     shaken: Shaken,
 ) -> None:
     run = shaken.federation.start_run(shaken.study("doomed", epochs=ENDLESS))
-    registry, until = shaken.federation.home.folder / "registry" / run, time.monotonic() + 560
+    registry, until = shaken.federation.home.folder / "registry" / run, time.monotonic() + 900
     while shaken.federation.runs.get(run).state != "failed" and time.monotonic() < until:
         if conductor_gone(registry) is None:  # it has begun: one that dies before is missed by Flower alone
             for pid in shaken.conductors():

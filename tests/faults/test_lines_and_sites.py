@@ -214,11 +214,12 @@ def test_a_site_that_leaves_for_good_is_named_in_each_round_and_in_the_judgement
 
 @pytest.mark.faults
 @pytest.mark.parametrize("days", [-2, 2])
+@pytest.mark.usefixtures("twin")  # by then both sites are warm
 def test_a_site_whose_clock_is_two_days_off_says_so_and_the_rest_goes_on(
     days: int, shaken: Shaken, fault_seed: int
 ) -> None:
     north, wrong = shaken.north, [sys.executable, str(HERE / "wrong_clock.py"), str(days * 86_400)]
-    study = shaken.study("clock", fault_seed, rounds=1, epochs=1, quorum=1, waiting_s=10)
+    study = shaken.study("clock", fault_seed, rounds=1, epochs=1, quorum=1, waiting_s=20)
     before = [north.said("clock right?"), north.said("connected")]
     with north_as(shaken, wrong, starts=False):
         north.begin()
