@@ -1,9 +1,9 @@
 """The site's numbers for the hospital's own monitoring, in Prometheus' text format: no port, no connection.
 
 `fedai site status --prometheus` prints them. Where site.yaml names a `metrics_file`, a thread of the agent's
-writes them there once a minute, whole or not at all, for node_exporter's textfile collector; so they come while
-the agent trains or is stuck, too. Counts are exact, below the smallest cell too: the file is the hospital's, and
-nothing of it is ever sent.
+writes them there once a minute, whole or not at all, for node_exporter's textfile collector; so they come
+while the agent trains or is stuck, too. Counts are exact, below the smallest cell as well: the file is the
+hospital's, and is never sent.
 """
 
 from __future__ import annotations
