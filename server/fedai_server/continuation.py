@@ -155,7 +155,7 @@ class Continuation:
         try:
             self.runs.attach(run.name, control.start_run(release_bundle(), run.study))
         except FedaiError as error:
-            log.warning("%s can't go on yet: %s", run.name, error)
+            log.warning("%s can't go on yet: %s", run.name, error, extra={"run": run.name})
             return False
         return True
 

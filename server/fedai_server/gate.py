@@ -115,7 +115,7 @@ class PublicGate:
         objection = await asyncio.to_thread(self._callers.objection, path, body, caller)
         if objection is not None:
             site = await asyncio.to_thread(self._callers.name_of, caller)
-            logger.warning("refused %s of %s: %s", path, site, objection)
+            logger.warning("refused %s of %s: %s", path, site, objection, extra={"site": site})
             await answer(send, 403, NOT_YOURS)
             return
         await self._app(scope, replay(pieces, receive), send)

@@ -29,6 +29,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from fedai.errors import ConfigError
+from fedai.logs import LogFormat
 from fedai.study import NAME_PATTERN
 from fedai.yamlfile import Frozen, load
 
@@ -51,6 +52,7 @@ class Settings(Frozen):
     names: tuple[str, ...] = ()
     max_request_mb: Annotated[int, Field(ge=6, le=1024)] = 16  # Flower sends objects in pieces of 5 MB
     max_connections: Annotated[int, Field(ge=8, le=65536)] = 256
+    log_format: LogFormat = "text"
     runs_database: str = ""  # postgresql+psycopg://HOST/DATABASE; default: runs.sqlite in the home
 
     @field_validator("listen_host")

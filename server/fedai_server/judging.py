@@ -92,7 +92,7 @@ def judge(run: Conduct, models: dict[str, Weights]) -> None:
 
 def _leave_out(run: Conduct, absent: dict[str, str]) -> None:
     for site, why in absent.items():
-        log.warning("%s is left out of the judgement: %s", site, why)
+        log.warning("%s is left out of the judgement: %s", site, why, extra={"site": site})
         run.runs.add(run.name, "site_left_out", {"site": site, "why": why})
 
 

@@ -46,7 +46,7 @@ class Room:
         return done
 
     def _say(self, error: OSError) -> Run:
-        log.warning("%s waits %s: %s", self.name, WAITING, error)
+        log.warning("%s waits %s: %s", self.name, WAITING, error, extra={"run": self.name})
         before = self.runs.get(self.name)
         self.runs.move(self.name, "waiting", WAITING)
         return before

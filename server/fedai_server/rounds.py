@@ -244,12 +244,17 @@ class Correspondence:
                 del waiting[site]
                 self._take(site, open_, message, asked, fold)
         except RefusedByPolicy as error:
-            log.warning("%s: its answer was refused: %s", site, error)
+            log.warning("%s: its answer was refused: %s", site, error, extra={"site": site})
             if waiting.pop(site, None) is not None:
                 asked.refused[site] = f"{error.code} {error.message}"
 
     def _ask_again(self, site: str, open_: Open, message: Message) -> None:
-        log.warning("%s: Flower answers for it with code %s; asking again", site, message.error.code)
+        log.warning(
+            "%s: Flower answers for it with code %s; asking again",
+            site,
+            message.error.code,
+            extra={"site": site},
+        )
         open_.messages = [kept for kept in open_.messages if kept != message.metadata.reply_to_message_id]
         open_.activated_at = "" if not open_.messages else open_.activated_at
 
@@ -267,10 +272,10 @@ class Correspondence:
             fold(site, reply)
             asked.answered.append(site)
         except FedaiError as error:
-            log.warning("%s: its answer was refused: %s", site, error)
+            log.warning("%s: its answer was refused: %s", site, error, extra={"site": site})
             asked.refused[site] = f"{error.code} {error.message}"
         except Exception:  # another process's bytes: no answer may end a run
-            log.exception("%s: its answer can't be used", site)
+            log.exception("%s: its answer can't be used", site, extra={"site": site})
             asked.refused[site] = "BUG the answer can't be used; see the server's log"
 
 

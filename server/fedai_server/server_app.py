@@ -36,6 +36,7 @@ from fedai.checkpoint import (
 )
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.heads import Head, contradiction
+from fedai.logs import about, write_json
 from fedai.strategies import FedBuff, State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
@@ -74,7 +75,9 @@ def main(grid: FlowerGrid, context: Context) -> None:
     """What Flower starts: one run of one study, to its end."""
     home = open_home(Path(os.environ["FEDAI_SERVER_HOME"]))
     runs = RunDatabase(home.runs_database, waits=True)
+    write_json(home.settings.log_format)
     run = runs.attached_to(context.run_id)
+    about(run=run.name)
     study = parse_study(str(context.run_config["study"]))
     prepare(int(study.rounds.max_update_mb * 1e6))
     registry = home.folder / "registry" / run.name
@@ -242,7 +245,9 @@ class Conduct:
         before = self.runs.last_head(site)
         fault = contradiction(before, head) if before else ""
         if fault:
-            log.warning("%s: the head of its ledger contradicts an earlier one: %s", site, fault)
+            log.warning(
+                "%s: the head of its ledger contradicts an earlier one: %s", site, fault, extra={"site": site}
+            )
         self.runs.add(self.name, "ledger_head", {"site": site, "head": dict(head), "contradiction": fault})
 
     def _note_question(self, waiting: Mapping[str, Open], patience: Patience) -> None:
@@ -252,6 +257,7 @@ class Conduct:
         kinds, rounds = zip(*((one.task.kind, one.task.round) for one in waiting.values()), strict=True)
         told = {"task": kinds[0], "round": max(rounds), "sites": sorted(waiting)}
         sent = sum(bytes_of(one.task) for one in waiting.values() if not one.messages)
+        about(run=self.name, round=max(rounds), task=kinds[0])
         self.runs.add(self.name, ASKED, {**told, "deadline_s": patience.deadline_s, "bytes": sent})
 
     def _note_answer(self, site: str, refused: str, received: int) -> None:

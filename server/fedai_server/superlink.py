@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedai.errors import ConfigError, FedaiError
+from fedai.logs import LogFormat, write_json
 from fedai_server.connections import Connections
 from fedai_server.gate import LoopbackGate, PublicGate, Recorder
 from fedai_server.home import ServerHome, open_home
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         home = open_home(options.home)
         sockets = _inherited(options.sockets) if options.sockets else bind_both(home)
         os.environ.update(flower_environment(home))
+        write_json(home.settings.log_format)
         for name in MUST_BE_UNSET:
             os.environ.pop(name, None)
         if options.parent:
@@ -168,7 +170,7 @@ def _public_configuration(
         app = Recorder(app, record, maximum_bytes=maximum)
     configuration = uvicorn.Config(
         app, ssl_certfile=home.pki / "server.pem", ssl_keyfile=home.pki / "server.key",
-        h11_max_incomplete_event_size=LONGEST_HEAD, **_common(),
+        h11_max_incomplete_event_size=LONGEST_HEAD, **_common(home),
     )  # fmt: skip
     configuration.load()
     if configuration.ssl is None:
@@ -180,23 +182,26 @@ def _public_configuration(
 def _loopback_configuration(home: ServerHome, application: Any) -> uvicorn.Config:
     import uvicorn
 
-    return uvicorn.Config(LoopbackGate(application, token=home.control_token.read_bytes()), **_common())
+    return uvicorn.Config(LoopbackGate(application, token=home.control_token.read_bytes()), **_common(home))
 
 
-def _common() -> dict[str, Any]:
+def _common(home: ServerHome) -> dict[str, Any]:
     """Both listeners: the strict parser, no trust in forwarding headers, no WebSockets, our own lifespan."""
     return {
         "http": "h11", "ws": "none", "lifespan": "off", "interface": "asgi3", "loop": "asyncio",
-        "proxy_headers": False, "server_header": False, "root_path": "", "log_config": _log_configuration(),
+        "proxy_headers": False, "server_header": False, "root_path": "",
+        "log_config": _log_configuration(home.settings.log_format),
         "access_log": True, "timeout_keep_alive": KEEP_ALIVE_S, "timeout_graceful_shutdown": GRACE_S,
         "backlog": BACKLOG,
     }  # fmt: skip
 
 
-def _log_configuration() -> dict[str, Any]:
+def _log_configuration(log_format: LogFormat) -> dict[str, Any]:
     from flwr.supercore.http_logging import get_uvicorn_log_config
 
     configuration: dict[str, Any] = get_uvicorn_log_config(logging.INFO)
+    if log_format == "json":
+        configuration["formatters"]["http"] = {"()": "fedai.logs.JsonLines"}
     return configuration
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from flwr.app import Error, Message
 
-from fedai import wire
+from fedai import logs, wire
 from fedai.errors import ConfigError, FederationError, RefusedByPolicy
 from fedai.flower import read_reply, read_task, reply_record
 from fedai.study import Study, parse_study
@@ -178,6 +178,7 @@ class Agent:
             done.set()
             self.dog.rest()
             thread.join(timeout=5)
+            logs.about(site=self.home.settings.name)
 
     def _is_over(self, fleet: Fleet, run_id: int) -> bool:
         """Whether a run has ended for good. One whose process at the server was killed goes on as another of
@@ -202,6 +203,7 @@ class Agent:
     def _answer(self, fleet: Fleet, envelope: Envelope) -> Parcel:
         """A packed answer that has passed egress: the reply, or a sealed error in its place."""
         run = f"run-{envelope.run_id}"
+        logs.about(site=self.home.settings.name, run=run)
         try:
             facts = self._facts(fleet, envelope.run_id)
             policy.check_bundle(facts.bundle_sha256)
@@ -210,6 +212,7 @@ class Agent:
             message = fleet.fetch(envelope, wire.largest_task(study))
             task = read_task(message.content)
             run = _checked_run(task.run)
+            logs.about(site=self.home.settings.name, run=run, round=task.round, task=task.kind)
             self._say("working", f"{run}: {task.kind} {_of(task)}".rstrip())
             reply = self._reply(task, study, envelope.run_id, allowed)
             return self._pass_out(reply, task, study, message)
@@ -360,14 +363,14 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def log_to(path: Path) -> None:
+def log_to(path: Path, log_format: logs.LogFormat = "text") -> None:
     """Send this process's log to the site's own file; it never leaves the site.
 
     Where it can't be written (a full disk) nothing is printed instead: the ledger decides what may leave.
     """
     logging.raiseExceptions = False
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(logs.formatter(log_format))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -134,7 +134,7 @@ def start(
     from fedai_site.confinement import confine, destinations
 
     with alone(site.folder):
-        log_to(site.log)
+        log_to(site.log, site.settings.log_format)
         confine(destinations(site.settings.server.address))
         agent = Agent(site, stop, tell=lambda text: print(text, flush=True))
         with gauges.kept(site, agent.dog):

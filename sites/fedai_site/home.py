@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fedai.errors import ConfigError
+from fedai.logs import LogFormat
 from fedai.signatures import write_key
 from fedai.study import Name
 from fedai.yamlfile import Frozen, load
@@ -49,7 +50,8 @@ class SiteSettings(Frozen):
     `consent_required`: use only patients with a consent record that allows the study. `receiver`: what may be
     pushed here. `dicomweb`: the hospital's own services, by name. `memory_gb`: most memory that the agent may
     hold. `stuck_minutes`: the longest that it may work without finishing a batch or the images before it.
-    `metrics_file`: where the agent writes its numbers, for the hospital's own monitoring (see gauges.py).
+    `log_format`: of site.log. `metrics_file`: where the agent writes its numbers, for the hospital's own
+    monitoring (see gauges.py).
     """
 
     name: Name
@@ -64,6 +66,7 @@ class SiteSettings(Frozen):
     dicomweb: dict[Name, Dicomweb] = Field(default_factory=dict)
     memory_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
     stuck_minutes: Annotated[float, Field(ge=1, le=10_000)] | None = None
+    log_format: LogFormat = "text"
     metrics_file: Annotated[Path, AfterValidator(_is_prom)] | None = None
 
 

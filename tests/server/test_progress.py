@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fedai_server.continuation import LOCK, conducting, last_beat
 from fedai_server.progress import Progress, progress_of
@@ -17,7 +21,8 @@ from replies_to import reply_to
 from studies import small_study
 
 from fedai import wire
-from fedai.errors import OutOfTime
+from fedai.errors import FedaiError, OutOfTime
+from fedai.logs import JsonLines, about
 from fedai.wire import Task
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -108,3 +113,31 @@ def test_the_round_loop_beats_by_the_lock_of_its_run(tmp_path: Path) -> None:
         with pytest.raises(OutOfTime):  # nobody is there; but the loop turned
             conduct(PostOffice({}), small_study(rounds={"waiting_s": 1}), name, runs, tmp_path / name)
         assert time.time() - last_beat(tmp_path / name) < 60
+
+
+def test_a_log_in_json_says_of_each_line_which_run_round_and_site_it_is_about(tmp_path: Path) -> None:
+    runs, out = RunDatabase(tmp_path / "runs.sqlite"), io.StringIO()
+    name = runs.plan(STUDY)
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonLines())
+    logging.getLogger("fedai").addHandler(handler)
+    try:
+        wrong = Site(
+            lambda task: reply_to(task, STUDY, value=np.nan) if task.round else reply_to(task, STUDY)
+        )
+        right = Site(lambda task: reply_to(task, STUDY))
+        with pytest.raises(FedaiError):
+            conduct(
+                PostOffice({"north": wrong, "east": wrong, "south": right}),
+                STUDY,
+                name,
+                runs,
+                tmp_path / name,
+            )
+    finally:
+        logging.getLogger("fedai").removeHandler(handler)
+        about()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    refusals = [line for line in lines if "refused" in line["text"]]
+    assert {line["site"] for line in refusals} == {"north", "east"}
+    assert {(line["run"], line["round"], line["task"]) for line in refusals} == {(name, 1, "train")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from fedai_site import approvals
-from fedai_site.agent import Agent
+from fedai_site.agent import Agent, log_to
 from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
 from fedai_site.fleet import Envelope, Parcel, RunFacts
@@ -22,6 +23,7 @@ from homes import make_home
 from replies_to import STUDY, message_of, task_of
 
 from fedai import wire
+from fedai.logs import about
 from fedai.release import BUNDLE_SHA256
 from fedai.wire import Reply, Task
 
@@ -154,3 +156,24 @@ def test_a_log_on_a_full_disk_prints_nothing_in_its_place(tmp_path: Path) -> Non
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ("", "")
+
+
+def test_a_log_in_json_says_which_run_round_and_site_a_line_is_about(home: SiteHome, tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before, raises = list(root.handlers), logging.raiseExceptions
+    log_to(tmp_path / "site.log", "json")
+    try:
+        answered(agent_at(home), task_of("ready"))
+        answered(agent_at(home), task_of("train", round=99))  # the study has two: refused
+    finally:
+        about()
+        logging.raiseExceptions = raises
+        for handler in set(root.handlers) - set(before):
+            root.removeHandler(handler)
+            handler.close()
+    lines = [json.loads(line) for line in (tmp_path / "site.log").read_text().splitlines()]
+    (took,) = [line for line in lines if "took" in line["text"]]
+    assert (took["site"], took["run"], took["task"]) == ("north", "small-1", "ready")
+    (sealed,) = [line for line in lines if line["level"] == "ERROR"]
+    assert (sealed["run"], sealed["round"], sealed["task"]) == ("small-1", 99, "train")
+    assert "Traceback" in sealed["trace"]

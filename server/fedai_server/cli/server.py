@@ -64,10 +64,12 @@ def start(
     record: Annotated[Path | None, typer.Option(help="Keep every request received from sites here.")] = None,
 ) -> None:
     """Run the server in the foreground; Ctrl-C ends it and all that it started. Runs under way go on."""
+    from fedai.logs import write_json
     from fedai_server.home import open_home
     from fedai_server.processes import stop_on_signals, supervise
 
     opened = open_home(home)
+    write_json(opened.settings.log_format)
 
     def ready() -> None:
         print(f"ready {opened.address} logs {opened.logs}", flush=True)
