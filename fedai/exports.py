@@ -27,6 +27,7 @@ SAMPLES = 16
 MOST_APART = 1e-5  # scores of the export and of the network
 ONNX_OPSET = 17
 WEIGHTS = "weights.safetensors"
+UNTRAINED = "round-0000"  # the first weights, which nobody has trained
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def models_of(folder: Path) -> list[Model]:
     """
     rounds = sorted(folder.glob(f"round-*/{WEIGHTS}"))
     alone = sorted(folder.glob(f"local-*/{WEIGHTS}"))
-    named = {"federated": _judged(folder, rounds)} if rounds else {}
+    trained = [path for path in rounds if path.parent.name != UNTRAINED]
+    named = {"federated": _judged(folder, trained)} if trained else {}
     named |= {f"local:{path.parent.name.removeprefix('local-')}": path for path in alone}
     named |= {path.stem: path for path in sorted((folder / "references").glob("*.safetensors"))}
     named |= {path.parent.name: path for path in rounds}

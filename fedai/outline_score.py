@@ -6,6 +6,7 @@ cases; patients are disjoint between sites. Axes: S structures, V measures (`out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,15 +98,23 @@ class OutlineScore:
         )
 
     def quantile(self, structure: int, name: str, share: float) -> float | None:
-        """Of a measure over cases, to half a bin's width; None without cases and beyond the sketch's ends."""
+        """Of a measure over cases, to half a bin's width; None without cases and beyond the sketch's ends.
+
+        Where the share falls between two cases, as the median of an even number does, the mean of both
+        (Hyndman and Fan, 1996, definition 2).
+        """
         v = MEASURES.index(name)
         counts = self.sketch[structure, v]
         if not counts.sum():
             return None
-        place = int(np.searchsorted(np.cumsum(counts), max(1, np.ceil(share * counts.sum()))))
-        if OPEN[v] and place in ((SKETCH - 1,) if LOWEST[v] == 0 else (0, SKETCH - 1)):
+        rank = round(share * int(counts.sum()), 9)  # 0.95 * 20 is 19 and a little in floats
+        ranks = [max(1, math.ceil(rank)), min(int(counts.sum()), math.floor(rank) + 1)]
+        places = np.searchsorted(np.cumsum(counts), ranks)
+        if OPEN[v] and any(
+            place in ((SKETCH - 1,) if LOWEST[v] == 0 else (0, SKETCH - 1)) for place in places
+        ):
             return None
-        return float(LOWEST[v] + (place + 0.5) * WIDTH[v])
+        return float(LOWEST[v] + (places.mean() + 0.5) * WIDTH[v])
 
     def to_arrays(self) -> Arrays:
         """As `outline_forms` says."""

@@ -59,6 +59,7 @@ WAYS: dict[str, Callable[[int], Any]] = {
     "name": lambda port: socket.getaddrinfo("telemetry.invalid", port),
     "send": send,
     "listen": listen,
+    "unbound": lambda port: socket.socket().listen(),
     "swallow": swallow,
     "none": lambda port: None,
 }

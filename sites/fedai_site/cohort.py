@@ -40,7 +40,8 @@ PIXEL_REASONS = frozenset({Reason.PIXEL_SIZE, Reason.UNDECODABLE})
 @dataclass(frozen=True)
 class Case:
     """One labelled image: its id and its patient's pseudonym, the class index, the clean file and that file's
-    SHA-256. Of a segmentation its mask, and by structure whether that is there: 2 * number + 1 if so.
+    SHA-256. Of a segmentation its mask, and by structure whether that is there: 2 * number + 1 if so. `word`:
+    the label in the site's own words, whatever number or order a study gives its classes.
 
     `traits` are not what a case is known by: they may be read anew.
     """
@@ -52,6 +53,7 @@ class Case:
     sha256: str
     mask: Mask | None = None
     parts: tuple[int, ...] = ()
+    word: str = ""
     traits: Traits = field(default=UNKNOWN, compare=False, repr=False)
 
     @property
@@ -194,12 +196,15 @@ def _masked(entry: LabelledObject, mask: Mask | None) -> LabelledObject:
 
 
 def _case(home: Path, entry: LabelledObject, study: Study, mask: Mask | None) -> Case:
+    path = home / entry.path
     if isinstance(study.task, Segmentation) and mask is not None:
         there = [name in mask.present for name in study.task.structures]
         parts = tuple(2 * number + is_there for number, is_there in enumerate(there))
-        return Case(entry.id, entry.patient, int(any(there)), home / entry.path, entry.sha256, mask, parts)
-    label = study.task.classes.index(entry.label or "")
-    return Case(entry.id, entry.patient, label, home / entry.path, entry.sha256, traits=entry.traits)
+        word = ",".join(sorted(mask.present))
+        return Case(entry.id, entry.patient, int(any(there)), path, entry.sha256, mask, parts, word)
+    word = entry.label or ""
+    label = study.task.classes.index(word)
+    return Case(entry.id, entry.patient, label, path, entry.sha256, word=word, traits=entry.traits)
 
 
 def _splits(catalogue: Catalogue, cases: Sequence[Case], study: Study) -> dict[str, tuple[Case, ...]]:

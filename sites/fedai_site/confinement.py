@@ -1,8 +1,10 @@
 """The agent's process reaches the server, or the proxy before it, and nothing else.
 
 An audit hook (PEP 578) hears each connection and each name that Python code asks for, whatever library asks,
-and refuses all others. No Python code can remove it. It doesn't hear what C code does by itself, nor programs
-that the process starts: see sites/deploy/ for what the operating system can hold.
+and refuses all others. No Python code can remove it. It isn't told of a socket that listens without having
+been given an address, so `socket.socket` can't listen at all; the class below it still could. It doesn't hear
+what C code does by itself, nor programs that the process starts: see sites/deploy/ for what the operating
+system can hold.
 """
 
 from __future__ import annotations
@@ -67,6 +69,11 @@ def confine(places: Iterable[Place]) -> None:
                 _refuse(event, place)
 
     sys.addaudithook(hear)
+    socket.socket.listen = _listen  # type: ignore[method-assign, assignment]
+
+
+def _listen(of: socket.socket, backlog: int = 0) -> None:
+    _refuse("socket.listen", "any address")
 
 
 def _refuse(event: str, place: object) -> None:

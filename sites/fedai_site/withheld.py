@@ -6,8 +6,10 @@ the site remembers every set that it told of, and leaves a few more patients out
 must: all sets together cut the patients that were ever told of into parts, and no part is smaller than the
 minimum cell. Any sum or difference of answers, of however many sets, is then one over whole parts.
 
-A patient whose cases or labels changed counts as another one. Sets are remembered by split (train,
-validation, test), whatever the study. So are subgroups of a split (see `groups`), by variable: with the sets
+A patient whose cases, files or labels changed counts as another one. So this holds for patients who have the
+same cases in every set, and not where studies take one image of a patient here and both of them there, or
+where all files were cleaned anew in between. Sets are remembered by split (train, validation, test), whatever
+the study. So are subgroups of a split (see `groups`), by variable: with the sets
 of the split, those of each variable cut the patients into parts that are large enough too.
 """
 
@@ -61,10 +63,10 @@ def _tellable(
 
 
 def names_of(cases: Sequence[Case]) -> dict[str, str]:
-    """Patient -> pseudonym and a digest of its cases, their files and labels."""
-    contents: dict[str, list[tuple[str, str, int]]] = {}
+    """Patient -> pseudonym and a digest of its cases, their files and labels: the same in every study."""
+    contents: dict[str, list[tuple[str, str, str]]] = {}
     for case in cases:
-        contents.setdefault(case.patient, []).append((case.id, case.content, case.label))
+        contents.setdefault(case.patient, []).append((case.id, case.content, case.word))
     return {
         patient: f"{patient}/{sha256(repr(sorted(of)).encode()).hexdigest()[:16]}"
         for patient, of in contents.items()

@@ -38,6 +38,15 @@ def test_a_runs_models_are_listed_the_federated_one_being_the_last_rounds(
     assert models["federated"]["sha256"] in capsys.readouterr().out
 
 
+def test_weights_that_nobody_has_trained_are_not_the_federated_model(folder: Path, capsys: Capture) -> None:
+    (folder / "round-0001").rename(folder / "round-0000")
+    (folder / "round-0002" / "weights.safetensors").unlink()
+    words = ["model", "export", str(folder), "federated", "--out", str(folder / "model.pt")]
+    assert fedai(words) == 2
+    assert "the run has no model 'federated'" in capsys.readouterr().err
+    assert not (folder / "model.pt").exists()
+
+
 def test_the_exported_file_scores_images_as_the_network_does(
     folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:

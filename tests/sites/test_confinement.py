@@ -57,7 +57,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Called:
     return Called(json.loads(done.stdout), lines, home.log.read_text(), ports[0], was_called)
 
 
-@pytest.mark.parametrize("way", ["connect", "library", "name", "send", "listen"])
+@pytest.mark.parametrize("way", ["connect", "library", "name", "send", "listen", "unbound"])
 def test_a_task_that_calls_elsewhere_fails(way: str, called: Called) -> None:
     line = called.lines[way]
     if way != "library":  # urllib makes an error of its own of it

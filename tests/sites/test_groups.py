@@ -60,7 +60,7 @@ RUNS = st.lists(
 
 def case_of(name: str, label: int = 0, sex: str = "", age: int | None = None, maker: str = "") -> Case:
     traits = Traits(sex=sex, age_years=age, manufacturer=maker)
-    return Case(f"1.{name}", name, label, Path("/clean") / name, f"{name}00", traits=traits)
+    return Case(f"1.{name}", name, label, Path("/clean") / name, f"{name}00", word=str(label), traits=traits)
 
 
 def told_in(catalogue: Path, cases: Sequence[Case], asked: Evaluation) -> tuple[list[Case], list[Sets]]:

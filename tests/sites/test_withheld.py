@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fedai_site.client_app import Bench
 from fedai_site.cohort import Case, select
-from fedai_site.withheld import remember, tellable, withhold
+from fedai_site.withheld import names_of, remember, tellable, withhold
 from homes import add_patients, make_home
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,8 +73,9 @@ def test_a_class_that_too_few_have_is_not_told_of(
 
 def cases_of(names: list[str], *, labels: dict[str, int] | None = None) -> list[Case]:
     return [
-        Case(f"1.2.{name}", name, (labels or {}).get(name, 0), Path("/clean") / name, f"{name}00")
+        Case(f"1.2.{name}", name, number, Path("/clean") / name, f"{name}00", word=f"class {number}")
         for name in names
+        for number in [(labels or {}).get(name, 0)]
     ]
 
 
@@ -100,6 +101,22 @@ def test_new_patients_wait_until_there_are_enough_of_them(tmp_path: Path) -> Non
     assert told_of(catalogue, cases_of([*NAMES, "q1"])) == NAMES
     assert told_of(catalogue, cases_of([*NAMES, "q1", "q2"])) == NAMES
     assert told_of(catalogue, cases_of([*NAMES, "q1", "q2", "q3"])) == [*NAMES, "q1", "q2", "q3"]
+
+
+def test_a_study_that_numbers_the_classes_otherwise_is_of_the_same_patients(tmp_path: Path) -> None:
+    """Else one who withdrew in between would be the difference of the two answers."""
+    home = make_home(tmp_path, patients=28)
+    turned = STUDY.model_copy(
+        update={"task": STUDY.task.model_copy(update={"classes": STUDY.task.classes[::-1]})}
+    )
+    first, second = (select(home.folder, study).splits["test"] for study in (STUDY, turned))
+    assert [case.label for case in first] != [case.label for case in second]
+    assert names_of(first) == names_of(second)
+    kept = withhold(home.catalogue, "test", first, CELL)
+    remember(home.catalogue, "test", first, kept, CELL)
+    fewer = [case for case in second if case.patient != second[0].patient]
+    again = withhold(home.catalogue, "test", fewer, CELL)
+    assert len({case.patient for case in kept} - {case.patient for case in again}) >= CELL
 
 
 def test_a_patient_whose_label_changed_counts_as_another_one(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
 @app.command()
 def reproduce(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
     """Do an ended run once more at its sites: is each model the same to the bit? Exits 1 where one isn't."""
+    from fedai.errors import ConfigError
     from fedai.record import find_run, read_record
     from fedai.reproduction import compare_runs
     from fedai.study import Study
@@ -152,6 +153,9 @@ def reproduce(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> N
 
     before = find_run(run, home)
     record = read_record(before)
+    if not record["rounds"]:
+        raise ConfigError(f"{before.name} has closed no round: there is nothing to do once more",
+                          hint="fedai run list says how far each run came")  # fmt: skip
     study = Study.model_validate(record["study"])
     name = launch(open_home(home), study, references_of(before), record.get("without", []))
     for line in _news(home, name):
