@@ -25,6 +25,7 @@ from fedai.choice import (
     why_early,
 )
 from fedai.errors import ConfigError
+from fedai.events import CheckpointChosen, event_of
 from fedai.strategies import Rule, Strategy
 from fedai.study import Study, parse_study, read_study
 
@@ -155,6 +156,13 @@ def test_a_value_that_a_site_did_not_tell_is_none(told: dict[str, Any]) -> None:
 def test_the_reason_is_one_line() -> None:
     said = "stopped early after round 5 of 9: no better validation_auroc since round 2"
     assert why_early(2, 5, 9, "validation_auroc") == said
+
+
+def test_who_follows_a_run_hears_which_round_was_chosen() -> None:
+    facts = chosen_of(course(0.4, 0.2, 0.3), LOSS, 3)
+    assert event_of("small-1", "checkpoint_chosen", facts) == CheckpointChosen(
+        "small-1", 2, "validation_loss", 0.2
+    )
 
 
 # ---------------------------------------------------------------- in a study

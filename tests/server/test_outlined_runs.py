@@ -26,7 +26,8 @@ from fedai.wire import Task
 SITES = ("north", "east", "south")
 STUDY = outline_study(
     sites=list(SITES), rounds={"quorum": 2, "grace_s": 2, "deadline_s": 60, "waiting_s": 60},
-    training={"rounds": 1}, judgement={"local_models": True},
+    training={"rounds": 1, "checkpoint": {"choose": "best", "by": "validation_dice"}},
+    judgement={"local_models": True},
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -84,6 +85,13 @@ def test_a_run_goes_from_masks_to_a_judgement_of_every_model_at_every_site(regis
     tested = sum(cohort["splits"]["test"]["cases"] for cohort in record["cohorts"].values())
     assert judgement.merged("federated").found.sum() == tested
     assert set(judgement.marks) == set(SITES)
+
+
+def test_the_checkpoint_may_be_chosen_by_dice_on_validation_cases(registry: Path) -> None:
+    chosen = json.loads((registry / "record.json").read_text())["chosen"]
+    assert (chosen["round"], chosen["by"], chosen["is_best"]) == (1, "validation_dice", True)
+    assert 0 <= chosen["value"] <= 1
+    assert set(chosen["sites"]) <= set(SITES)
 
 
 def test_what_the_tables_and_the_report_say_is_the_judgement(
