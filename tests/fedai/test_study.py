@@ -115,7 +115,13 @@ WHOLE = small_study(
     data_use={"use": "HMB", "commercial": True, "not_for_profit": False, "methods": True, "users": ["kim"]},
 ).model_dump(mode="json")
 LEAVES = sorted(leaves(WHOLE), key=str)
-FIXED = {("task", "kind"), ("strategy", "name")}  # one value is possible as yet
+FIXED = {
+    ("task", "kind"),
+    ("strategy", "name"),
+    ("rounds", "selection", "by"),
+    ("rounds", "selection", "fraction"),
+    ("rounds", "selection", "number"),
+}  # one value is possible as yet, or only together with another
 OTHER = {
     ("network", "name"): None,
     ("training", "optimizer", "name"): None,

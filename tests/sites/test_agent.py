@@ -163,8 +163,8 @@ def test_a_log_in_json_says_which_run_round_and_site_a_line_is_about(home: SiteH
     before, raises = list(root.handlers), logging.raiseExceptions
     log_to(tmp_path / "site.log", "json")
     try:
-        answered(agent_at(home), task_of("ready"))
-        answered(agent_at(home), task_of("train", round=99))  # the study has two: refused
+        answered(agent_at(home), task_of("ready", run="logged-1"))
+        answered(agent_at(home), task_of("train", run="logged-1", round=99))  # the study has two: refused
     finally:
         about()
         logging.raiseExceptions = raises
@@ -173,7 +173,7 @@ def test_a_log_in_json_says_which_run_round_and_site_a_line_is_about(home: SiteH
             handler.close()
     lines = [json.loads(line) for line in (tmp_path / "site.log").read_text().splitlines()]
     (took,) = [line for line in lines if "took" in line["text"]]
-    assert (took["site"], took["run"], took["task"]) == ("north", "small-1", "ready")
+    assert (took["site"], took["run"], took["task"]) == ("north", "logged-1", "ready")
     (sealed,) = [line for line in lines if line["level"] == "ERROR"]
-    assert (sealed["run"], sealed["round"], sealed["task"]) == ("small-1", 99, "train")
+    assert (sealed["run"], sealed["round"], sealed["task"]) == ("logged-1", 99, "train")
     assert "Traceback" in sealed["trace"]
