@@ -40,7 +40,9 @@ class Question:
 
 @dataclass
 class Progress:
-    """Of one run that isn't over. Times are Unix times in seconds, bytes those of arrays without framing."""
+    """Of one run that isn't over. Times are Unix times in seconds, bytes those of arrays without framing.
+    `last_round`: outcome -> sites, of the round that closed last.
+    """
 
     run: Run
     rounds: int
@@ -48,9 +50,7 @@ class Progress:
     beat_at: float
     closed: int = 0
     question: Question | None = None
-    last_round: dict[str, int] = field(
-        default_factory=dict
-    )  # outcome -> sites, of the round that closed last
+    last_round: dict[str, int] = field(default_factory=dict)
     sent: int = 0
     received: int = 0
 

@@ -45,11 +45,8 @@ def kept(home: SiteHome, dog: Watchdog) -> Iterator[None]:
     def write() -> None:
         try:
             write_page(home.folder / file, text_of(home, dog))
-        except (
-            OSError,
-            sqlite3.Error,
-            FedaiError,
-        ) as error:  # an old file tells by its age; the agent goes on
+        except (OSError, sqlite3.Error, FedaiError) as error:
+            # the agent goes on; the file that is there tells by its age
             log.warning("the numbers can't be written: %s", error)
 
     def keep() -> None:

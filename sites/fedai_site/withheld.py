@@ -9,8 +9,8 @@ minimum cell. Any sum or difference of answers, of however many sets, is then on
 A patient whose cases, files or labels changed counts as another one. So this holds for patients who have the
 same cases in every set, and not where studies take one image of a patient here and both of them there, or
 where all files were cleaned anew in between. Sets are remembered by split (train, validation, test), whatever
-the study. So are subgroups of a split (see `groups`), by variable: with the sets
-of the split, those of each variable cut the patients into parts that are large enough too.
+the study. So are subgroups of a split (see `groups`), by variable: with the sets of the split, those of each
+variable cut the patients into parts that are large enough too.
 """
 
 from __future__ import annotations
