@@ -10,6 +10,7 @@ from pathlib import Path
 from fedai.checks import Check, check_disk, check_flower
 from fedai.errors import ConfigError
 from fedai_server import pki
+from fedai_server.certificates import Given, objection
 from fedai_server.home import ServerHome
 
 RENEW_WITHIN_DAYS = 60
@@ -32,7 +33,8 @@ def _checks(home: ServerHome) -> Iterator[Check]:
 
 
 def _secrets(home: ServerHome) -> Check:
-    files = [home.pki / "ca.key", home.pki / "server.key", home.superexec_secret, home.control_token]
+    files = [home.pki / "server.key", home.superexec_secret, home.control_token]
+    files += [home.pki / "ca.key"] if home.settings.authority == "own" else []
     bad = [path.name for path in files if not path.is_file() or _mode(path) & 0o077]
     bad += [str(home.folder)] if _mode(home.folder) & 0o077 else []
     hint = f"chmod 700 {home.folder}; chmod 600 its keys; restore what is missing"
@@ -43,19 +45,27 @@ def _certificate(home: ServerHome) -> Check:
     try:
         days = pki.days_left((home.pki / "server.pem").read_bytes())
     except (OSError, ConfigError) as error:
-        return Check("certificate", False, str(error), f"fedai server renew {home.folder}")
-    hint = f"fedai server renew {home.folder}" if days < RENEW_WITHIN_DAYS else ""
-    return Check("certificate", days >= RENEW_WITHIN_DAYS, f"{days} days left", hint)
+        return Check("certificate", False, str(error), _renew(home))
+    own = home.settings.authority == "own"  # others give them for a day, and renew them by themselves
+    fine = days >= RENEW_WITHIN_DAYS if own else days >= 0
+    return Check("certificate", fine, f"{days} days left", "" if fine else _renew(home))
 
 
 def _names(home: ServerHome) -> Check:
+    given = Given(*(home.pki / name for name in ("ca.pem", "server.pem", "server.key")))
     try:
+        faults = {name: objection(given, name) for name in (home.settings.public_host, *home.settings.names)}
         valid_for = pki.names_of((home.pki / "server.pem").read_bytes())
     except (OSError, ConfigError) as error:
-        return Check("names", False, str(error), f"fedai server renew {home.folder}")
-    missing = [name for name in (home.settings.public_host, *home.settings.names) if name not in valid_for]
-    found = f"certificate lacks {', '.join(missing)}" if missing else ", ".join(valid_for)
-    return Check("names", not missing, found, f"fedai server renew {home.folder}" if missing else "")
+        return Check("names", False, str(error), _renew(home))
+    refused = "; ".join(f"{name}: {fault}" for name, fault in faults.items() if fault)
+    found = f"a site would refuse it: {refused}" if refused else ", ".join(valid_for)
+    return Check("names", not refused, found, _renew(home) if refused else "")
+
+
+def _renew(home: ServerHome) -> str:
+    given = "" if home.settings.authority == "own" else " --certificate FILE --key FILE"
+    return f"fedai server renew {home.folder}{given}"
 
 
 def _serverapp() -> Check:

@@ -1,7 +1,7 @@
 """The server's home: one folder with everything it needs to run, and the settings in its server.yaml.
 
     server.yaml            settings, written once by `fedai server init`, edited by hand
-    pki/                   ca.pem ca.key server.pem server.key
+    pki/                   ca.pem ca.key server.pem server.key; no ca.key under the consortium's authority
     secrets/               superexec.secret (may take tasks), control.token (may start and stop runs)
     sites/SITE.pub         the public keys admitted, by name; sites/retired/ those no longer
     kit/, kits/SITE/       what a site needs from us: ca.pem and kit.yaml
@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,6 +32,9 @@ from fedai.errors import ConfigError
 from fedai.logs import LogFormat
 from fedai.study import NAME_PATTERN
 from fedai.yamlfile import Frozen, load
+
+if TYPE_CHECKING:
+    from fedai_server.certificates import Given
 
 DEFAULT_PUBLIC_PORT = 8443
 DEFAULT_LOOPBACK_PORT = 8444
@@ -50,6 +53,7 @@ class Settings(Frozen):
     loopback_port: Port = DEFAULT_LOOPBACK_PORT
     metrics_port: Port | None = None  # /metrics and /healthz, on loopback alone; none: nothing listens
     names: tuple[str, ...] = ()
+    authority: Literal["own", "consortium"] = "own"  # whose certificate sites check ours against
     max_request_mb: Annotated[int, Field(ge=6, le=1024)] = 16  # Flower sends objects in pieces of 5 MB
     max_connections: Annotated[int, Field(ge=8, le=65536)] = 256
     log_format: LogFormat = "text"
@@ -178,22 +182,29 @@ def init_home(
     public_port: int = DEFAULT_PUBLIC_PORT,
     loopback_port: int | None = None,
     names: Sequence[str] = (),
+    given: Given | None = None,
 ) -> ServerHome:
     """Make a server's home: settings, authority, certificate, secrets. Overwrites nothing.
 
     `public_host` and `public_port` are what sites connect to; `names` are further DNS names or addresses that
-    the certificate is valid for. Raises ConfigError.
+    the certificate is valid for. `given`: a certificate of the consortium's authority, instead of an own one.
+    Raises ConfigError.
     """
-    from fedai_server import pki
+    from fedai_server import certificates, pki
 
     folder = Path(folder).expanduser().absolute()
-    settings = _settings(public_host, public_port, loopback_port, tuple(names))
+    settings = _settings(public_host, public_port, loopback_port, tuple(names), given is not None)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty", hint="give a new folder; nothing is overwritten")
+    if given is not None:
+        certificates.check(given, (public_host, *names))
     _make_folders(folder)
     home = ServerHome(folder, settings)
-    pki.make_authority(home.pki)
-    pki.make_server_certificate(home.pki, (public_host, *names))
+    if given is not None:
+        certificates.take(home.pki, given, (public_host, *names))
+    else:
+        pki.make_authority(home.pki)
+        pki.make_server_certificate(home.pki, (public_host, *names))
     write_file(home.superexec_secret, secrets.token_bytes(48), mode=0o600)
     write_file(home.control_token, secrets.token_urlsafe(48).encode(), mode=0o600)
     write_file(folder / "server.yaml", _settings_text(settings).encode(), mode=0o600)  # last: it is whole
@@ -249,7 +260,7 @@ def write_file(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def _settings(
-    public_host: str, public_port: int, loopback_port: int | None, names: tuple[str, ...]
+    public_host: str, public_port: int, loopback_port: int | None, names: tuple[str, ...], consortium: bool
 ) -> Settings:
     from pydantic import ValidationError
 
@@ -258,7 +269,7 @@ def _settings(
     try:
         return Settings(
             public_host=public_host, public_port=public_port, listen_host=_listen_host(public_host),
-            loopback_port=loopback_port, names=names,
+            loopback_port=loopback_port, names=names, authority="consortium" if consortium else "own",
         )  # fmt: skip
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -290,6 +301,7 @@ def _settings_text(settings: Settings) -> str:
     names = "".join(f"\n  - {name}" for name in settings.names) or " []"
     return f"""\
 # Settings of a fedai server. Restart it after a change; after a change of names also renew its certificate.
+authority: "{settings.authority}"   # own: ca.key signs the certificate; consortium: it comes from elsewhere
 public_host: "{settings.public_host}"   # what sites connect to
 public_port: {settings.public_port}
 names:{names}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedai.errors import ConfigError, FedaiError
 from fedai.logs import LogFormat, write_json
+from fedai_server.certificates import follow
 from fedai_server.connections import Connections
 from fedai_server.gate import LoopbackGate, PublicGate, Recorder
 from fedai_server.home import ServerHome, open_home
@@ -126,8 +127,11 @@ async def serve(home: ServerHome, sockets: tuple[socket.socket, socket.socket], 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
+    assert public.config.ssl is not None
+    following = asyncio.create_task(follow(public.config.ssl, home.pki))
     async with application.router.lifespan_context(application):
         await asyncio.gather(public.serve([sockets[0]]), loopback.serve([sockets[1]]))
+    following.cancel()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -72,7 +72,7 @@ class Bench:
     permit: Permit = field(default_factory=Permit)
     rights: str = ""
     _wanted: dict[str, tuple[cohort.Case, ...]] = field(default_factory=dict, init=False, repr=False)
-    """By split, before what may not be told of was left out."""
+    _told: dict[str, tuple[cohort.Case, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def answer(self, task: Task, run_id: int) -> Reply:
         """Do what the task asks, for Flower's run `run_id`; which cases that uses is noted first.
@@ -131,15 +131,20 @@ class Bench:
         """The cases in use, without those test and validation cases of which nothing may be told."""
         required = self.home.settings.consent_required
         found = cohort.select(self.home.folder, self.study, consent_required=required)
-        told = {split: self._tellable(split, found.splits[split]) for split in ("validation", "test")}
         self._wanted = found.splits
-        return replace(found, splits={**found.splits, **told})
+        self._told = withhold(self.home.catalogue, self._wanted, self.permit.minimum_cell)
+        return replace(found, splits={**self._told, "train": found.splits["train"]})
 
-    def _tellable(self, split: str, cases: tuple[cohort.Case, ...]) -> tuple[cohort.Case, ...]:
-        return withhold(self.home.catalogue, split, cases, self.permit.minimum_cell)
+    @property
+    def told(self) -> dict[str, tuple[cohort.Case, ...]]:
+        """What of the cohort may be told of, by split; training uses all cases of its own."""
+        train = set(self.cohort.splits["train"])
+        return {**self.cohort.splits, "train": tuple(case for case in self._told["train"] if case in train)}
 
-    def remember(self, split: str, told: tuple[cohort.Case, ...]) -> None:
-        remember(self.home.catalogue, split, self._wanted[split], told, self.permit.minimum_cell)
+    def remember(self) -> None:
+        """Note what is told of, before anything leaves. Raises RefusedByPolicy."""
+        told = self.told  # which selects first, where nothing was yet
+        remember(self.home.catalogue, self._wanted, told, self.permit.minimum_cell)
 
     def may_still(self) -> bool:
         return self.may_go_on() and self.is_current()
@@ -267,9 +272,8 @@ class Bench:
 
     def _ready(self, task: Task) -> tuple[Arrays, Metrics]:
         classes = len(self.study.task.classes)
-        told = [self._tellable(split, self.cohort.splits[split]) for split in wire.SPLITS]
-        for split, cases_told in zip(wire.SPLITS, told, strict=True):
-            self.remember(split, cases_told)
+        self.remember()
+        told = [self.told[split] for split in wire.SPLITS]
         patients = [len({case.patient for case in cases}) for cases in told]
         labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
         cases = [np.bincount(of, minlength=classes) for of in labels]
@@ -299,7 +303,7 @@ class Bench:
         self._load(task)
         facts = self.cases("validation"), self.study, self.permit.minimum_cell
         told = validate(self.model.network, *facts, may_go_on=self.may_still)
-        self.remember("validation", self.cohort.splits["validation"])
+        self.remember()
         return told
 
     def _train_round(self, task: Task) -> tuple[Arrays, Metrics]:
@@ -351,7 +355,7 @@ class Bench:
         scores = self._predict("test")
         kept.mkdir(parents=True, exist_ok=True)
         np.save(_scores_in(kept, task.model), scores)
-        self.remember("test", self.cohort.splits["test"])
+        self.remember()
         patients, asked = self.patients("test"), self.study.judgement
         thresholds = (asked.threshold, asked.net_benefit_at)
         score = Score.of(scores, self.labels("test"), patients, *thresholds)

@@ -20,16 +20,8 @@ import numpy.typing as npt
 from fedai.study import Evaluation
 from fedai.subgroups import Subgroup, Variable, level_of, subgroup_arrays
 from fedai.wire import Arrays
-from fedai_site.withheld import (
-    classes_of,
-    digest_of,
-    groups_told,
-    isolates,
-    keep_told,
-    names_of,
-    read_told,
-    tellable,
-)
+from fedai_site.parts import Layer, as_in, isolates, tellable
+from fedai_site.withheld import by_name, digest_of, images_of, kinds_of, names_of, note, opened, recall
 
 if TYPE_CHECKING:
     from fedai_site.client_app import Bench
@@ -59,15 +51,18 @@ def tell_groups(
     be told of. `may`: the variables that the policy allows. The sets are noted before anything leaves, and
     the same cases give the same ones again.
     """
-    names = names_of(cases)
+    own, names = by_name(cases), names_of(cases)
     wanted: Told = {v: levels_in(cases, asked, v) for v in asked.levels if v in may}
-    keys = _keys(wanted, names.values(), cell)
-    before = {one: read_told(catalogue, f"{split}/{one[0]}", key)[0] for one, key in keys.items()}
-    if any(patients is None for patients in before.values()):
-        sets = [*read_told(catalogue, split, "")[1].values(), set(names.values())]
-        told = choose(wanted, classes_of(cases, names), sets, groups_told(catalogue, split), cell)
-        before = {(variable, level): told.get(variable, {}).get(level, set()) for variable, level in keys}
-        keep_told(catalogue, [(f"{split}/{one[0]}", keys[one], of or set()) for one, of in before.items()])
+    keys = _keys(wanted, own, cell)
+    with opened(catalogue, write=True) as database:
+        memory = recall(database)
+        before = {one: memory.answer(f"{split}/{one[0]}", key) for one, key in keys.items()}
+        if any(patients is None for patients in before.values()):
+            layers = memory.layers({name: images_of(of) for name, of in own.items()})
+            sets, classes = [*memory.told(split), set(own)], {name: kinds_of(of) for name, of in own.items()}
+            told = choose(wanted, classes, sets, memory.groups(split), cell, layers)
+            before = {(variable, level): told.get(variable, {}).get(level, set()) for variable, level in keys}
+            note(database, [(f"{split}/{one[0]}", keys[one], of or set()) for one, of in before.items()])
     all_levels = [(variable, level) for variable, levels in asked.levels.items() for level in levels]
     return [[names[case.patient] in (before.get(one) or ()) for case in cases] for one in all_levels]
 
@@ -100,6 +95,7 @@ def choose(
     before: Sequence[Set[str]],
     groups: Mapping[str, Sequence[Set[str]]],
     cell: int,
+    layers: Sequence[Layer] = ({},),
 ) -> Told:
     """What may be told of `wanted`. `classes`: of all patients that the answer is about, one of the sets
     `before`; `groups`: subgroups told before, by variable.
@@ -108,8 +104,8 @@ def choose(
     for variable, levels in wanted.items():
         rest = dict(sorted(levels.items(), key=lambda item: (len(item[1]), item[0])))
         while rest:
-            found = _of_variable(rest, classes, before, groups.get(variable, ()), cell)
-            if _is_safe({**told, variable: found}, classes, before, groups, cell):
+            found = _of_variable(rest, classes, before, groups.get(variable, ()), cell, layers)
+            if _is_safe({**told, variable: found}, classes, before, groups, cell, layers):
                 told[variable] = found
                 break
             rest.pop(next(iter(rest)))
@@ -122,12 +118,13 @@ def _of_variable(
     before: Sequence[Set[str]],
     groups: Sequence[Set[str]],
     cell: int,
+    layers: Sequence[Layer],
 ) -> dict[str, set[str]]:
     """The largest level comes last: it makes up for what the smaller ones leave."""
     found: dict[str, set[str]] = {}
     for level, patients in levels.items():
         of = {patient: classes[patient] for patient in patients}
-        kept = tellable(of, [*before, *found.values()], cell, [groups], classes)
+        kept = tellable(of, [*before, *found.values()], cell, [groups], classes, layers)
         found |= {level: kept} if kept else {}
     return found
 
@@ -138,9 +135,11 @@ def _is_safe(
     before: Sequence[Set[str]],
     groups: Mapping[str, Sequence[Set[str]]],
     cell: int,
+    layers: Sequence[Layer],
 ) -> bool:
     own = [patients for levels in told.values() for patients in levels.values()]
-    if isolates([*before, *(one for family in groups.values() for one in family), *own], cell):
+    every = [*before, *(one for family in groups.values() for one in family), *own]
+    if any(isolates(as_in(layer, every), cell) for layer in layers):
         return False
     of_class = [{p for p, of in classes.items() if c in of} for c in set().union(*classes.values())]
     return not any(isolates([having, *(one & having for one in own)], cell) for having in of_class)

@@ -29,7 +29,7 @@ def score(bench: Bench, kept: Path) -> tuple[Arrays, Metrics]:
     outlines, _ = outline(bench.model.network, cases.images, cases.labels, may_go_on=bench.may_still)
     values, found = measure(cases.labels, outlines, len(task.structures), cases.spacing, task.tolerance_mm)
     np.save(kept, values)
-    bench.remember("test", bench.cohort.splits["test"])
+    bench.remember()
     made = OutlineScore.of(values, found, cases.patients, bench.permit.minimum_cell)
     return made.to_arrays(), {"cases": len(values), "patients": len(set(cases.patients))}
 

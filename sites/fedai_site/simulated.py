@@ -18,7 +18,6 @@ from fedai.wire import Task, TaskKind
 from fedai_site.client_app import Bench
 from fedai_site.home import open_home
 from fedai_site.influence import noted
-from fedai_site.withheld import withhold
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class SimulatedHome:
 
     def told_training_cases(self) -> int:
         bench = self.bench
-        cases, least = bench.cohort.splits["train"], bench.permit.minimum_cell
-        return len(withhold(bench.home.catalogue, "train", cases, least))
+        return len(bench.told["train"])
 
 
 @contextmanager

@@ -4,216 +4,258 @@ What is told of a split adds up over patients, so who has the answers for two se
 for those who are in one and not in the other: a single patient who withdrew, or came, between two runs. So
 the site remembers every set that it told of, and leaves a few more patients out of the next one where it
 must: all sets together cut the patients that were ever told of into parts, and no part is smaller than the
-minimum cell. Any sum or difference of answers, of however many sets, is then one over whole parts.
+minimum cell (`parts.tellable`). Any sum or difference of answers, of however many sets, is then one over
+whole parts.
 
-A patient whose cases, files or labels changed counts as another one. So this holds for patients who have the
-same cases in every set, and not where studies take one image of a patient here and both of them there, or
-where all files were cleaned anew in between. Sets are remembered by split (train, validation, test), whatever
-the study. So are subgroups of a split (see `groups`), by variable: with the sets of the split, those of each
-variable cut the patients into parts that are large enough too.
+A patient's name is its pseudonym and its cases. Where these are others than in an earlier answer, or their
+files or labels changed, it is another patient for what depends on that, and the same one for what doesn't: so
+no part is too small in any of the `LAYERS`. Nor may what is told add up within a patient: of one image here,
+of the other there and then of both, sums would be none for all patients but for one who left in between. A
+patient whose cases would add up so is told of by those of an earlier answer, or not at all (`_offer`).
+
+Sets are remembered by split (train, validation, test), whatever the study, and for its splits together
+(`ALL`): under another split seed, the sum over all three is about the same patients. So are subgroups of a
+split (see `groups`), by variable: with the sets of the split, those of each variable cut the patients into
+parts that are large enough too.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedai.errors import RefusedByPolicy
+from fedai_site.parts import Layer, adds_up, as_in, isolates, tellable
 
 if TYPE_CHECKING:
     from fedai_site.cohort import Case
 
-MOST_STEPS = 5_000
+ALL = "all"
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS told (split TEXT, told TEXT, patient TEXT,  -- with a digest of its cases
+CREATE TABLE IF NOT EXISTS told (split TEXT, told TEXT, patient TEXT,  -- by its name
     PRIMARY KEY (split, told, patient)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS wanted (split TEXT, wanted TEXT, told TEXT,
     PRIMARY KEY (split, wanted)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told_cases (patient TEXT, image TEXT, content TEXT, word TEXT,  -- digests
+    PRIMARY KEY (patient, image)) WITHOUT ROWID;
 """
 
 
-def withhold(catalogue: Path, split: str, cases: Sequence[Case], cell: int) -> tuple[Case, ...]:
-    """The cases of a split that may be told of; empty where that would be fewer than `cell` patients.
+Facts = tuple[str, ...]
 
-    The same cases give the same answer, also after it was told.
+
+class Image(NamedTuple):
+    """A case by digests: of its id, of what changes with its file or mask, and of its label."""
+
+    id: str
+    content: str
+    word: str
+
+
+LAYERS: tuple[Callable[[Image], Facts], ...] = (
+    lambda image: image,
+    lambda image: (image.id, image.word),
+    lambda image: (image.id, image.content),
+    lambda image: (image.id,),
+)
+Splits = Mapping[str, "Sequence[Case]"]
+Offer = dict[str, "list[Case]"]  # patient's name -> the cases it would be told of by
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What this site told of. `sets`: place (a split, `ALL` or `split/variable`) -> digest -> names of
+    patients; `wanted`: place and digest of what was asked -> digest of what was told; `cases`: of each name.
     """
-    names = names_of(cases)
-    classes = classes_of(cases, names)
-    before, told = read_told(catalogue, split, digest_of(classes))
-    kept = before if before is not None else _tellable(catalogue, split, classes, told, cell)
-    return tuple(case for case in cases if len(kept) >= cell and names[case.patient] in kept)
+
+    sets: Mapping[str, Mapping[str, Set[str]]]
+    wanted: Mapping[tuple[str, str], str]
+    cases: Mapping[str, frozenset[Image]]
+
+    def told(self, place: str) -> list[Set[str]]:
+        return list(self.sets.get(place, {}).values())
+
+    def groups(self, split: str) -> dict[str, list[Set[str]]]:
+        """Variable -> every set of patients of the split that was told of as one of its subgroups."""
+        places = [place for place in self.sets if place.startswith(f"{split}/")]
+        return {place.partition("/")[2]: self.told(place) for place in places}
+
+    def answer(self, place: str, wanted: str) -> Set[str] | None:
+        """What was told when the very same was wanted, if that was before."""
+        name = self.wanted.get((place, wanted))
+        return None if name is None else self.sets.get(place, {}).get(name, set())
+
+    def names(self) -> dict[str, dict[str, frozenset[Image]]]:
+        """Patient -> the names it was told of by, the largest sets' first, and their cases; empty where
+        these weren't noted.
+        """
+        found: dict[str, dict[str, frozenset[Image]]] = {}
+        every = {digest: of for sets in self.sets.values() for digest, of in sets.items()}
+        for _, of in sorted(every.items(), key=lambda one: (-len(one[1]), one[0])):
+            for name in of:
+                found.setdefault(_patient(name), {}).setdefault(name, self.cases.get(name, frozenset()))
+        return found
+
+    def layers(self, cases: Mapping[str, frozenset[Image]]) -> list[Layer]:
+        """The ways in which names of these and earlier cases are one patient's, each once."""
+        known = {**self.cases, **cases}
+        found: list[Layer] = [{}]
+        for number, layer in enumerate(LAYERS[1:], 1):
+            names = {
+                name: f"{_patient(name)}/{number}:{_digest(map(layer, of))}" for name, of in known.items()
+            }
+            if len(set(names.values())) < len(names):
+                found.append(names)
+        return found
 
 
-def _tellable(
-    catalogue: Path, split: str, classes: Mapping[str, Set[int]], told: Mapping[str, Set[str]], cell: int
+def withhold(catalogue: Path, splits: Splits, cell: int) -> dict[str, tuple[Case, ...]]:
+    """The cases of a study's splits that may be told of; of a split none where that would be fewer than
+    `cell` patients. The same cases give the same answer, also after it was told.
+    """
+    with opened(catalogue) as database:
+        memory = recall(database)
+    offers = {split: _offer(memory, split, cases) for split, cases in splits.items()}
+    told = _choose(memory, offers, cell)
+    ids = {split: {case.id for name in told[split] for case in offers[split][name]} for split in splits}
+    return {split: tuple(case for case in of if case.id in ids[split]) for split, of in splits.items()}
+
+
+def remember(catalogue: Path, wanted: Splits, told: Splits, cell: int) -> None:
+    """Note what of a study's splits may be told of, before anything leaves. `wanted`: the cases that
+    `withhold` was given.
+
+    Raises RefusedByPolicy where it would cut off a group of fewer than `cell` patients.
+    """
+    own = {split: by_name(cases) for split, cases in told.items()}
+    names = {split: set(of) for split, of in own.items()}
+    keys = {split: digest_of(by_name(cases)) for split, cases in wanted.items()}
+    with opened(catalogue, write=True) as database:
+        memory = recall(database)
+        may = _choose(memory, {split: _offer(memory, split, cases) for split, cases in told.items()}, cell)
+        if changed := [split for split, of in names.items() if may[split] != of]:
+            raise RefusedByPolicy(
+                f"of the {changed[0]} cases a group of fewer than {cell} patients could be told from earlier "
+                "answers",
+                hint="patients' rights changed in between; the next run leaves out a few more",
+                reason="SMALL_GROUP",
+            )
+        note(database, [(split, keys[split], of) for split, of in names.items()])
+        together = {name for of in names.values() for name in of}
+        note(database, [(ALL, digest_of(keys.values()), together)])
+        note_cases(database, {name: images_of(cases) for of in own.values() for name, cases in of.items()})
+
+
+def _choose(memory: Memory, offers: Mapping[str, Offer], cell: int) -> dict[str, set[str]]:
+    """The patients of each split that may be told of, so that it holds for each and for all of them."""
+    layers = memory.layers({name: images_of(c) for of in offers.values() for name, c in of.items()})
+    kept, before = {split: set(of) for split, of in offers.items()}, dict[str, set[str]]()
+    while kept != before:
+        before = kept
+        kept = {
+            split: _of_split(memory, split, offers[split], of, layers, cell) for split, of in kept.items()
+        }
+        together = {name: set[int]() for of in kept.values() for name in of}
+        may = tellable(together, memory.told(ALL), cell, layers=layers)
+        kept = {split: of & may for split, of in kept.items()}
+    return kept
+
+
+def _of_split(
+    memory: Memory, split: str, offer: Offer, of: Set[str], layers: Sequence[Layer], cell: int
 ) -> set[str]:
     """The patients of a split that may be told of, beside its subgroups that were; none in the rare case that
     these together would cut off a small group.
     """
-    before, groups = list(told.values()), groups_told(catalogue, split)
-    kept = tellable(classes, before, cell, list(groups.values()))
-    sets = [*before, *(one for family in groups.values() for one in family)]
-    return set() if groups and kept not in before and isolates([*sets, kept], cell) else kept
+    before, groups = memory.told(split), memory.groups(split)
+    classes = {name: kinds_of(offer[name]) for name in of}
+    kept = tellable(classes, before, cell, list(groups.values()), layers=layers)
+    if not groups or kept in before:
+        return kept
+    sets = [*before, *(one for family in groups.values() for one in family), kept]
+    return set() if any(isolates(as_in(layer, sets), cell) for layer in layers) else kept
+
+
+def _offer(memory: Memory, split: str, cases: Sequence[Case]) -> Offer:
+    """Each patient by those of its cases that it may be told of by; of a split that was wanted before, what
+    was told then.
+    """
+    wanted = by_name(cases)
+    if (answer := memory.answer(split, digest_of(wanted))) is not None:
+        of = {_patient(name): own for name, own in wanted.items()}
+        return {name: _of_these(of[_patient(name)], memory.cases.get(name)) for name in answer}
+    told, offer = memory.names(), Offer()
+    for name, own in wanted.items():
+        before = told.get(_patient(name), {})
+        if chosen := own if name in before else _addable(own, list(before.values())):
+            offer |= by_name(chosen)
+    return offer
+
+
+def _of_these(cases: list[Case], images: frozenset[Image] | None) -> list[Case]:
+    return [case for case in cases if images is None or image_of(case) in images]
+
+
+def _addable(own: list[Case], before: Sequence[frozenset[Image]]) -> list[Case]:
+    """These cases of a patient, or of them those of an earlier answer, or none; none too where what was told
+    before isn't known any more.
+    """
+    if not all(before):
+        return []
+    sets = sorted(({image.id for image in one} for one in before), key=len, reverse=True)
+    for chosen in [own, *([case for case in own if image_of(case).id in ids] for ids in sets)]:
+        images = images_of(chosen)
+        if images and (images in before or not any(_adds_up(layer, images, before) for layer in LAYERS)):
+            return chosen
+    return []
+
+
+def _adds_up(
+    layer: Callable[[Image], Facts], images: frozenset[Image], before: Sequence[frozenset[Image]]
+) -> bool:
+    own, sets = set(map(layer, images)), [set(map(layer, one)) for one in before]
+    return own not in sets and adds_up(own, sets)
+
+
+def image_of(case: Case) -> Image:
+    return Image(*(sha256(fact.encode()).hexdigest()[:16] for fact in (case.id, case.content, case.word)))
+
+
+def by_name(cases: Sequence[Case]) -> Offer:
+    """Patient's name -> its cases. The name is the pseudonym and a digest of its cases, their files and
+    labels: the same in every study.
+    """
+    own: dict[str, list[Case]] = {}
+    for case in cases:
+        own.setdefault(case.patient, []).append(case)
+    return {f"{patient}/{_digest((c.id, c.content, c.word) for c in of)}": of for patient, of in own.items()}
 
 
 def names_of(cases: Sequence[Case]) -> dict[str, str]:
-    """Patient -> pseudonym and a digest of its cases, their files and labels: the same in every study."""
-    contents: dict[str, list[tuple[str, str, str]]] = {}
-    for case in cases:
-        contents.setdefault(case.patient, []).append((case.id, case.content, case.word))
-    return {
-        patient: f"{patient}/{sha256(repr(sorted(of)).encode()).hexdigest()[:16]}"
-        for patient, of in contents.items()
-    }
+    """Patient -> its name."""
+    return {_patient(name): name for name in by_name(cases)}
 
 
-def classes_of(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, set[int]]:
-    """Patient's name -> the classes of its cases."""
-    classes: dict[str, set[int]] = {}
-    for case in cases:
-        classes.setdefault(names[case.patient], set()).update(case.kinds)
-    return classes
+def images_of(cases: Iterable[Case]) -> frozenset[Image]:
+    return frozenset(map(image_of, cases))
 
 
-def remember(catalogue: Path, split: str, wanted: Sequence[Case], told: Sequence[Case], cell: int) -> None:
-    """Note a set before anything of it leaves. `wanted`: the cases that `withhold` was given.
-
-    Raises RefusedByPolicy where it would cut off a group of fewer than `cell` patients.
-    """
-    names = names_of(told)
-    patients, name = set(names.values()), digest_of(names.values())
-    before = read_told(catalogue, split, name)[1]
-    if _tellable(catalogue, split, classes_of(told, names), before, cell) != patients:
-        raise RefusedByPolicy(
-            f"of the {split} cases a group of fewer than {cell} patients could be told from earlier answers",
-            hint="patients' rights changed in between; the next run leaves out a few more",
-            reason="SMALL_GROUP",
-        )
-    keep_told(catalogue, [(split, digest_of(set(names_of(wanted).values())), patients)])
+def kinds_of(cases: Iterable[Case]) -> set[int]:
+    """The classes of cases."""
+    return {kind for case in cases for kind in case.kinds}
 
 
-def keep_told(catalogue: Path, sets: Iterable[tuple[str, str, Set[str]]]) -> None:
-    """Note sets of patients as (split or `split/variable`, digest of what was wanted, patients)."""
-    with _opened(catalogue) as database:
-        for split, wanted, patients in sets:
-            name = digest_of(patients)
-            rows = [(split, name, patient) for patient in sorted(patients)]
-            database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", rows)
-            database.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (split, wanted, name))
+def _patient(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
-def tellable(
-    classes: Mapping[str, Set[int]],
-    told: Sequence[Set[str]],
-    cell: int,
-    families: Sequence[Sequence[Set[str]]] = (),
-    beside: Mapping[str, Set[int]] = {},
-) -> set[str]:
-    """The patients, of those in `classes` (patient -> the classes of its cases), that may be told of.
-
-    Left out are patients of a class that fewer than `cell` have, and those without whom every part that the
-    sets `told` and this one cut has `cell` patients or none. With `families` of further sets that were told
-    it holds for the parts that `told` and each family cut; with `beside`, the classes of all whom the answer
-    is about, for the patients of each class too.
-    """
-    parts = [part for family in families or [()] for part in _parts([*told, *family], classes)]
-    labels = {label for of in beside.values() for label in of}
-    parts += [(cut, {p for p in part if c in beside.get(p, ())}) for cut, part in parts for c in labels]
-    kept, before = set(classes), None
-    while kept != before:
-        before = set(kept)
-        kept -= _rare(classes, kept, cell)
-        for was_told, part in parts:
-            inside, outside = kept & part, part - kept if was_told else set()
-            kept -= _too_much(_by_need(inside, kept, parts) if outside else inside, outside, cell)
-    return kept if len(kept) >= cell else set()
-
-
-Part = tuple[bool, Set[str]]  # whether it was told of, and its patients
-
-
-def _parts(told: Sequence[Set[str]], patients: Iterable[str]) -> list[Part]:
-    """What sets cut these and their own patients into."""
-    parts: dict[frozenset[int], set[str]] = {}
-    for patient in {*patients, *(patient for one in told for patient in one)}:
-        parts.setdefault(frozenset(i for i, one in enumerate(told) if patient in one), set()).add(patient)
-    return [(bool(sets), part) for sets, part in parts.items()]
-
-
-def _by_need(inside: Set[str], kept: Set[str], parts: Sequence[Part]) -> list[str]:
-    """Those first who are in most of the parts that lost somebody: leaving them out helps there too."""
-    lost = [part for was_told, part in parts if was_told and not part <= kept]
-    return sorted(inside, key=lambda patient: (-sum(patient in part for part in lost), patient))
-
-
-def isolates(sets: Iterable[Set[str]], cell: int) -> bool:
-    """Whether there is a sum or difference of what is told of `sets`, with any factors, that is one over 1 to
-    `cell` - 1 patients. True also where that isn't found out within `MOST_STEPS`.
-
-    It then holds for products over two or more patients of a set as well: with all but one of them fixed,
-    they are such a sum.
-    """
-    distinct = sorted({frozenset(one) for one in sets}, key=sorted)
-    patterns = Counter(tuple(int(p in one) for one in distinct) for p in frozenset().union(*distinct))
-    open_: list[tuple[Rows, Rows, int]] = [(dict(patterns), {}, cell - 1)]
-    for _ in range(MOST_STEPS):
-        if not open_:
-            return False
-        rows, counted, left = open_.pop()  # `counted` are to be in the sum, so many more patients may be
-        zero = next((row for row, patients in rows.items() if patients > left), None)
-        if zero is None:
-            if (rows or counted) and sum(rows.values()) <= left:
-                return True
-            if not rows:
-                continue
-            zero = next(iter(rows))
-            others = {row: n for row, n in rows.items() if row != zero}
-            open_.append((others, {**counted, zero: 1}, left - rows[zero]))
-        still = _without(counted, zero)
-        if sum(still.values()) == sum(counted.values()):
-            open_.append((_without(rows, zero), still, left))
-    return True
-
-
-Row = tuple[int, ...]  # of some patients: by which factor each set's answer counts them
-Rows = dict[Row, int]  # and how many patients
-
-
-def _without(rows: Rows, zero: Row) -> Rows:
-    """What is left of rows where the sum over `zero`'s patients is none; rows that are then none too go, and
-    those that are multiples of each other are one.
-    """
-    at = next(i for i, x in enumerate(zero) if x)
-    left: Counter[Row] = Counter()
-    for row, patients in rows.items():
-        rest = [x * zero[at] - row[at] * y for x, y in zip(row, zero, strict=True)]
-        if factor := math.gcd(*rest):
-            sign = 1 if next(x for x in rest if x) > 0 else -1
-            left[tuple(sign * x // factor for x in rest)] += patients
-    return dict(left)
-
-
-def _rare(classes: Mapping[str, Set[int]], kept: Set[str], cell: int) -> set[str]:
-    """Patients with a case of a class that fewer than `cell` of those kept have."""
-    having: dict[int, set[str]] = {}
-    for patient in kept:
-        for label in classes[patient]:
-            having.setdefault(label, set()).add(patient)
-    return {patient for patients in having.values() if len(patients) < cell for patient in patients}
-
-
-def _too_much(inside: Collection[str], outside: Set[str], cell: int) -> set[str]:
-    """Whom to leave out of a part, so that it is cut into none or `cell` and more on both sides."""
-    if len(inside) < cell:
-        return set(inside)
-    lacking = cell - len(outside) if outside else 0
-    return set(list(inside)[: max(0, lacking)])
+def _digest(facts: Iterable[Facts]) -> str:
+    return sha256(repr(sorted(facts)).encode()).hexdigest()[:16]
 
 
 def digest_of(patients: Iterable[str]) -> str:
@@ -221,33 +263,41 @@ def digest_of(patients: Iterable[str]) -> str:
 
 
 @contextmanager
-def _opened(catalogue: Path) -> Iterator[sqlite3.Connection]:
+def opened(catalogue: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+    """The memory in the site's database; what is read and written then is one transaction."""
     database = sqlite3.connect(catalogue, timeout=30)
     try:
         database.executescript(SCHEMA)
         with database:
+            if write:
+                database.execute("BEGIN IMMEDIATE")
             yield database
     finally:
         database.close()
 
 
-def groups_told(catalogue: Path, split: str) -> dict[str, list[set[str]]]:
-    """Variable -> every set of patients of the split that was told of as one of its subgroups."""
-    found: dict[str, dict[str, set[str]]] = {}
-    with _opened(catalogue) as database:
-        query = "SELECT split, told, patient FROM told WHERE split LIKE ?"
-        for place, name, patient in database.execute(query, (f"{split}/%",)):
-            found.setdefault(place, {}).setdefault(name, set()).add(patient)
-    return {place.partition("/")[2]: list(sets.values()) for place, sets in found.items()}
+def recall(database: sqlite3.Connection) -> Memory:
+    sets: dict[str, dict[str, set[str]]] = {}
+    for place, told, patient in database.execute("SELECT split, told, patient FROM told"):
+        sets.setdefault(place, {}).setdefault(told, set()).add(patient)
+    wanted = {
+        (place, of): told for place, of, told in database.execute("SELECT split, wanted, told FROM wanted")
+    }
+    cases: dict[str, set[Image]] = {}
+    for patient, *image in database.execute("SELECT patient, image, content, word FROM told_cases"):
+        cases.setdefault(patient, set()).add(Image(*image))
+    return Memory(sets, wanted, {name: frozenset(of) for name, of in cases.items()})
 
 
-def read_told(catalogue: Path, split: str, wanted: str) -> tuple[set[str] | None, dict[str, set[str]]]:
-    """What was told when the very same was wanted, if that was before; and every set told."""
-    sets: dict[str, set[str]] = {}
-    with _opened(catalogue) as database:
-        for name, patient in database.execute("SELECT told, patient FROM told WHERE split = ?", (split,)):
-            sets.setdefault(name, set()).add(patient)
-        found = database.execute(
-            "SELECT told FROM wanted WHERE split = ? AND wanted = ?", (split, wanted)
-        ).fetchone()
-    return (sets.get(found[0], set()) if found else None), sets
+def note(database: sqlite3.Connection, sets: Iterable[tuple[str, str, Set[str]]]) -> None:
+    """Note sets of patients as (place, digest of what was wanted, patients' names)."""
+    for place, wanted, patients in sets:
+        name = digest_of(patients)
+        rows = [(place, name, patient) for patient in sorted(patients)]
+        database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", rows)
+        database.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?)", (place, wanted, name))
+
+
+def note_cases(database: sqlite3.Connection, cases: Mapping[str, frozenset[Image]]) -> None:
+    rows = [(name, *image) for name, images in cases.items() for image in sorted(images)]
+    database.executemany("INSERT OR IGNORE INTO told_cases VALUES (?, ?, ?, ?)", rows)

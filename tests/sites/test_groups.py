@@ -14,9 +14,10 @@ from fedai_site.client_app import Bench
 from fedai_site.cohort import Case
 from fedai_site.groups import levels_in, tell_groups
 from fedai_site.home import SiteHome, create_home
+from fedai_site.parts import isolates
 from fedai_site.permit import Permit
 from fedai_site.traits import Traits
-from fedai_site.withheld import isolates, remember, withhold
+from fedai_site.withheld import remember, withhold
 from homes import settings_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,8 +66,9 @@ def case_of(name: str, label: int = 0, sex: str = "", age: int | None = None, ma
 
 def told_in(catalogue: Path, cases: Sequence[Case], asked: Evaluation) -> tuple[list[Case], list[Sets]]:
     """What one run tells of: the test cases, and by variable the sets of patients."""
-    kept = withhold(catalogue, "test", cases, CELL)
-    remember(catalogue, "test", cases, kept, CELL)
+    told = withhold(catalogue, {"test": cases}, CELL)
+    remember(catalogue, {"test": cases}, told, CELL)
+    kept = told["test"]
     masks = iter(tell_groups(catalogue, "test", kept, asked, asked.subgroups, CELL))
     groups = [
         [frozenset(c.patient for c, told in zip(kept, next(masks), strict=True) if told) for _ in levels]

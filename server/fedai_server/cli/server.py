@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedai.cli.output import JsonOption, emit, table
+from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fedai_server.certificates import Given
     from fedai_server.processes import Child
 
 app = typer.Typer(
@@ -20,6 +22,10 @@ app = typer.Typer(
 )
 
 Home = Annotated[Path, typer.Argument(help="The server's home folder.", metavar="HOME")]
+CertificateOption = Annotated[
+    Path | None, typer.Option(help="The server's certificate from it, then those between (PEM).")
+]
+KeyOption = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, no password).")]
 Site = Annotated[str, typer.Argument(help="The site's name: a-z, 0-9 and hyphens.")]
 
 
@@ -31,6 +37,11 @@ def init(
     ] = "127.0.0.1:8443",
     name: Annotated[list[str] | None, typer.Option(help="A further DNS name or address; repeatable.")] = None,
     loopback_port: Annotated[int | None, typer.Option(help="Port for this machine alone.")] = None,
+    authority: Annotated[
+        Path | None, typer.Option(help="The consortium's authority (PEM), with --certificate and --key.")
+    ] = None,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a server's home: settings, certificate authority, certificate, secrets, and the kit for sites."""
@@ -39,7 +50,10 @@ def init(
     from fedai_server.home import init_home, split_host_port
 
     host, port = split_host_port(public)
-    made = init_home(home, public_host=host, public_port=port, loopback_port=loopback_port, names=name or ())
+    given = _given(authority, certificate, key)
+    made = init_home(
+        home, public_host=host, public_port=port, loopback_port=loopback_port, names=name or (), given=given
+    )
     kit = write_kit(made, made.folder / "kit")
     fingerprint = pki.fingerprint(made.authority.read_bytes())
     result = {
@@ -118,18 +132,46 @@ def retire(home: Home, site: Site, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def renew(home: Home, as_json: JsonOption = False) -> None:
-    """Make a new server certificate under the same authority: names changed, or it ends soon."""
-    from fedai_server import pki
+def renew(
+    home: Home, certificate: CertificateOption = None, key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Make a new server certificate under the same authority, or take one of the consortium's; a server that
+    runs shows it from then on, and sites need nothing new.
+    """
+    from fedai_server import certificates, pki
     from fedai_server.home import open_home
 
     opened = open_home(home)
-    made = pki.make_server_certificate(opened.pki, (opened.settings.public_host, *opened.settings.names))
-    pem = made.certificate.read_bytes()
+    hosts = (opened.settings.public_host, *opened.settings.names)
+    given = _given(opened.authority, certificate, key) if certificate or key else None
+    if given is not None and opened.settings.authority == "consortium":
+        certificates.take(opened.pki, given, hosts)
+    elif given is None and opened.settings.authority == "own":
+        pki.make_server_certificate(opened.pki, hosts)
+    else:
+        ours = opened.settings.authority == "own"
+        raise ConfigError(
+            "sites trust this home's own authority, which signs its certificate" if ours
+            else "this home's certificate comes from the consortium's authority",
+            hint="leave out --certificate and --key" if ours else "give the new one: --certificate and --key",
+        )  # fmt: skip
+    pem = (opened.pki / "server.pem").read_bytes()
     names = pki.names_of(pem)
     days = pki.days_left(pem)
-    lines = [f"valid for {', '.join(names)}, {days} days", f"next: restart the server at {opened.folder}"]
+    lines = [f"valid for {', '.join(names)}, {days} days; a server that runs shows it in a few seconds"]
     emit({"names": names, "days": days}, as_json=as_json, lines=lines)
+
+
+def _given(authority: Path | None, certificate: Path | None, key: Path | None) -> Given | None:
+    from fedai_server.certificates import Given
+
+    if authority is None and certificate is None and key is None:
+        return None
+    if authority is None or certificate is None or key is None:
+        raise ConfigError(
+            "--authority, --certificate and --key go together", hint="give all, or none of them"
+        )
+    return Given(authority, certificate, key)
 
 
 @app.command()
