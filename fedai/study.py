@@ -264,6 +264,7 @@ class Study(Frozen):
     rounds: Rounds
     split: Split = Split()
     judgement: Evaluation = Evaluation()
+    overview: bool = False  # sites tell what their images are like, before any training
 
     @staticmethod
     def cross_checks(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
@@ -333,8 +334,8 @@ class Study(Frozen):
         """JSON with sorted keys and every default written out: what is hashed and what travels.
 
         A study that leaves out `data_use`, decision thresholds, the margin, subgroups, a filter of the
-        cohort, the choice of a checkpoint or of sites reads as it did before there were any, so that its hash
-        stays.
+        cohort, the choice of a checkpoint or of sites, or the overview reads as it did before there were any,
+        so that its hash stays.
         """
         unsaid: dict[str, Any] = {"data_use": True} if self.data_use is None else {}
         unsaid["judgement"] = {
@@ -344,6 +345,8 @@ class Study(Frozen):
         }
         if "age_band" not in self.judgement.subgroups and self.judgement.age_bands == AGE_BANDS:
             unsaid["judgement"].add("age_bands")
+        if not self.overview:
+            unsaid["overview"] = True
         unsaid["rounds"] = {"selection"} if self.rounds.selection == Selection() else set()
         unsaid["cohort"] = {name for name in FILTERS if not getattr(self.cohort, name)}
         training = self.training

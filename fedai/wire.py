@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedai import overview
 from fedai.errors import RefusedByPolicy
 from fedai.heads import Head, head_fault
 from fedai.linking import calls_forms, linked_forms
@@ -158,6 +159,7 @@ def _status(task: Task, study: Study, layout: Layout) -> tuple[ArrayForms, dict[
         "split_cases": ("int64", (len(SPLITS), len(study.task.classes))),
     }
     arrays["marks"] = MARKS_FORM
+    arrays |= overview.FORM if study.overview else {}
     counts = (*FLOW, *(f"excluded_{reason}" for reason in EXCLUSIONS), "overlapping_patients")
     return arrays, dict.fromkeys(counts, int)
 
@@ -235,6 +237,8 @@ def check(reply: Reply, task: Task, study: Study, layout: Layout) -> None:
     if not problems and task.kind == "score":
         patients = int(reply.metrics["patients"])
         problems += small_subgroups(reply.arrays, study.judgement.levels, patients, MINIMUM_CELL)
+    if not problems and task.kind == "ready" and study.overview:
+        problems += overview.small_bins(reply.arrays, MINIMUM_CELL)
     if problems:
         raise RefusedByPolicy(f"the message is not a {form.kind} of this task: {'; '.join(problems)}")
 

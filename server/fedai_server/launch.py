@@ -20,13 +20,20 @@ from fedai_server.runs import OVER, RunDatabase
 
 REFERENCE = re.compile(r"([a-z][a-z0-9-]{0,40})=(.+)")
 OWN_NAMES = ("federated",)
+OVERVIEW = "overview"  # a fact of a run that trains nothing
 
 
 def launch(
-    home: ServerHome, study: Study, references: Sequence[str] = (), without: Sequence[str] = ()
+    home: ServerHome,
+    study: Study,
+    references: Sequence[str] = (),
+    without: Sequence[str] = (),
+    *,
+    overview: bool = False,
 ) -> str:
-    """Start a run and give its name; `without`: sites that don't train in it and judge it only. Raises
-    ConfigError for bad references, for sites nobody admitted or the study doesn't name, FederationError.
+    """Start a run and give its name; `without`: sites that don't train in it and judge it only; `overview`:
+    it ends once sites have told what they have. Raises ConfigError for bad references, for sites nobody
+    admitted or the study doesn't name, FederationError.
     """
     check_sites(without, study)
     checkpoints = _references(references)
@@ -42,6 +49,8 @@ def launch(
         bundle = release_bundle()
         name = runs.plan(study)
         note_without(runs, name, without)
+        if overview:
+            runs.add(name, OVERVIEW, {})
         try:
             put_references(home.folder / "registry" / name / "references", checkpoints)
             runs.attach(name, control.start_run(bundle, study.canonical()))

@@ -37,6 +37,7 @@ from fedai.checkpoint import (
 from fedai.errors import FedaiError, FederationError, OutOfTime
 from fedai.heads import Head, contradiction
 from fedai.logs import about, write_json
+from fedai.overview import read_overview
 from fedai.strategies import FedBuff, State
 from fedai.study import Study, parse_study
 from fedai.tasks.classification import build_network
@@ -48,6 +49,7 @@ from fedai_server.continuation import beat, conducting
 from fedai_server.control import is_cut_off
 from fedai_server.grid import prepare
 from fedai_server.home import open_home
+from fedai_server.launch import OVERVIEW
 from fedai_server.leaving_out import check_judges, check_without, without_of
 from fedai_server.progress import ANSWER, ASKED
 from fedai_server.room import Room
@@ -97,7 +99,8 @@ def conduct(grid: Any, study: Study, name: str, runs: RunDatabase, registry: Pat
     """
     try:
         Conduct(grid, study, name, runs, registry).to_the_end()
-        runs.move(name, "finished", ended_early(runs, name, study.training))
+        looked = "an overview: nothing was trained" if runs.facts(name, OVERVIEW) else ""
+        runs.move(name, "finished", looked or ended_early(runs, name, study.training))
     except Interrupted:
         raise
     except FedaiError as error:
@@ -153,6 +156,8 @@ class Conduct:
         references = self.references()  # before any training: a wrong file ends the run here
         start = self.weights
         self.begin()
+        if self.runs.facts(self.name, OVERVIEW):
+            return
         closed, close_round = self.take_up(), training.close_round
         if isinstance(self.strategy, FedBuff):
             self.under_way, close_round = buffered.take_up(self, closed), buffered.close_round
@@ -235,7 +240,7 @@ class Conduct:
             "splits": splits,
             "overlapping_patients": reply.metrics["overlapping_patients"],
             "marks": wire.read_marks(reply.arrays["marks"]),
-        }
+        } | ({"overview": read_overview(reply.arrays)} if self.study.overview else {})
         self.runs.add(
             self.name, "site_ready", {"site": site, "cohort": cohort, "versions": dict(reply.words)}
         )

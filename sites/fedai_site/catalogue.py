@@ -23,8 +23,11 @@ from fedai_site.databases import compact
 from fedai_site.labels import CONSENSUS, Label, Reading
 from fedai_site.traits import UNKNOWN, Traits
 
-SCHEMA_VERSION = 5
-TRAITS = "body_part, manufacturer, slice_thickness_mm, spacing_mm, age_years, study_year, image, looks, sex"
+SCHEMA_VERSION = 6
+TRAITS = (
+    "body_part, manufacturer, slice_thickness_mm, spacing_mm, age_years, study_year, image, looks, sex, "
+    "longer_side_px, intensity"
+)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS objects (
@@ -38,7 +41,8 @@ CREATE TABLE IF NOT EXISTS objects (
     evidence TEXT NOT NULL,            -- of the cleaning, JSON: see deidentify/evidence.py
     body_part TEXT NOT NULL DEFAULT '', manufacturer TEXT NOT NULL DEFAULT '',      -- see traits.py
     slice_thickness_mm REAL, spacing_mm REAL, age_years INTEGER, study_year INTEGER,
-    image TEXT NOT NULL DEFAULT '', looks TEXT NOT NULL DEFAULT '', sex TEXT NOT NULL DEFAULT ''
+    image TEXT NOT NULL DEFAULT '', looks TEXT NOT NULL DEFAULT '', sex TEXT NOT NULL DEFAULT '',
+    longer_side_px INTEGER, intensity REAL
 );
 CREATE INDEX IF NOT EXISTS objects_by_patient_key ON objects (patient_key);
 CREATE INDEX IF NOT EXISTS objects_by_accession_key ON objects (accession_key);
@@ -76,6 +80,10 @@ MIGRATIONS = {
         "ALTER TABLE labels ADD COLUMN source TEXT NOT NULL DEFAULT ''",
     ),
     4: ("ALTER TABLE objects ADD COLUMN sex TEXT NOT NULL DEFAULT ''",),
+    5: (
+        "ALTER TABLE objects ADD COLUMN longer_side_px INTEGER",
+        "ALTER TABLE objects ADD COLUMN intensity REAL",
+    ),
 }
 """Schema -> what makes the next one of it: an earlier release's catalogue is brought up when it is opened."""
 LABELLED = f"""

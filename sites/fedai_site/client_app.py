@@ -28,7 +28,7 @@ from fedai.score import Score
 from fedai.site_state import ALONE, SiteState
 from fedai.study import Segmentation, Study
 from fedai.wire import Arrays, Metrics, Reply, Task
-from fedai_site import cache, cohort, groups, outlining
+from fedai_site import cache, cohort, groups, outlining, readiness
 from fedai_site.consents import rights_now
 from fedai_site.home import SiteHome
 from fedai_site.influence import Discarded, noted
@@ -171,8 +171,10 @@ class Bench:
             return self._score(task, kept)
         if task.kind == "place":
             return self._place(task, kept)
-        work = {"ready": self._ready, "train": self._train, "train_alone": self._train_alone}
-        return {**work, "validate": self._validate}[task.kind](task)
+        if task.kind == "ready":
+            return readiness.ready(self)
+        work = {"train": self._train, "train_alone": self._train_alone, "validate": self._validate}
+        return work[task.kind](task)
 
     def check(self, task: Task) -> None:
         """Raise RefusedByPolicy unless the task fits the study; reads no case."""
@@ -269,24 +271,6 @@ class Bench:
 
     def _is_too_small(self, split: str) -> bool:
         return len(set(self.patients(split))) < self.permit.minimum_cell
-
-    def _ready(self, task: Task) -> tuple[Arrays, Metrics]:
-        classes = len(self.study.task.classes)
-        self.remember()
-        told = [self.told[split] for split in wire.SPLITS]
-        patients = [len({case.patient for case in cases}) for cases in told]
-        labels = [np.array([case.label for case in cases], dtype=np.int64) for cases in told]
-        cases = [np.bincount(of, minlength=classes) for of in labels]
-        excluded = dict.fromkeys(wire.EXCLUSIONS, 0) | self.cohort.told
-        metrics = {name: int(self.cohort.flow[name]) for name in wire.FLOW}
-        metrics |= {f"excluded_{reason}": count for reason, count in excluded.items()}
-        trained = {*self.patients("train"), *self.patients("validation")}
-        metrics["overlapping_patients"] = len(trained & set(self.patients("test")))
-        return {
-            "split_patients": np.array(patients, dtype=np.int64),
-            "split_cases": np.stack(cases).astype(np.int64),
-            "marks": self.marks(),
-        }, metrics
 
     def marks(self) -> npt.NDArray[np.uint8]:
         return marks_of(self.home.pseudonym_key.read_bytes(), self.cohort, self.study)

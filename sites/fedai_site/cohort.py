@@ -201,7 +201,9 @@ def _case(home: Path, entry: LabelledObject, study: Study, mask: Mask | None) ->
         there = [name in mask.present for name in study.task.structures]
         parts = tuple(2 * number + is_there for number, is_there in enumerate(there))
         word = ",".join(sorted(mask.present))
-        return Case(entry.id, entry.patient, int(any(there)), path, entry.sha256, mask, parts, word)
+        return Case(
+            entry.id, entry.patient, int(any(there)), path, entry.sha256, mask, parts, word, entry.traits
+        )
     word = entry.label or ""
     label = study.task.classes.index(word)
     return Case(entry.id, entry.patient, label, path, entry.sha256, word=word, traits=entry.traits)

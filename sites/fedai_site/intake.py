@@ -121,11 +121,13 @@ def _traits(names: Pseudonyms, original: Dataset) -> Traits:
         try:
             stored = pixel_array(original, index=frames(original) // 2)
             step = max(1, min(stored.shape[:2]) // COARSE)
-            looks = look_of(_to_image(original, stored[::step, ::step]))
+            seen = _to_image(original, stored[::step, ::step])
+            looks = look_of(seen)
         except FAULTS as error:
             raise Quarantine(Reason.UNDECODABLE, type(error).__name__) from None
         image = names.label_key("pixels", digest(stored)) if looks != CONSTANT else ""
-    return read_traits(partial(text, original), partial(text, _measures(original)), image, looks)
+    seen_as = max(stored.shape[:2]), float(np.median(seen))
+    return read_traits(partial(text, original), partial(text, _measures(original)), image, looks, *seen_as)
 
 
 def _measures(original: Dataset) -> Dataset:

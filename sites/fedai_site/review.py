@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedai.cli.output import table
+from fedai.overview import EDGES
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Purpose, Segmentation, Study
 from fedai.wire import most_models
@@ -67,6 +68,11 @@ def _words(study: Study) -> Iterator[tuple[str, str]]:
         "trains",
         f"{training.rounds} rounds of {training.local_epochs} epochs, batches of {training.batch_size}",
     )
+    if study.overview:
+        yield (
+            "tells first",
+            f"how many images are of which {', '.join(EDGES)}, in bins of a few patients at least",
+        )
     alone = ", and a model on your data alone" if study.judgement.local_models else ""
     if study.judgement.subgroups:
         asked = [f"{name} ({', '.join(of)})" for name, of in study.judgement.levels.items()]

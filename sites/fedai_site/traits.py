@@ -20,7 +20,7 @@ from fedai.cohort_rules import OLDEST_YEARS, Maker
 from fedai.subgroups import SEXES
 from fedai_site.deidentify.terms import vocabulary
 
-VERSION = 2  # of what is read: another one lets `add-data` read originals again
+VERSION = 3  # of what is read: another one lets `add-data` read originals again
 CONSTANT = "-"
 SIDE = 16  # of the grid that an image is made to, to see how it looks
 WORDS = {
@@ -43,7 +43,8 @@ DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 class Traits:
     """Of one image; '' or None is not known. `image`: a keyed hash of the stored values. `looks`: whether
     each cell of a grid is brighter than the one left of it, 256 bits as hex (difference hash, Krawetz 2013).
-    An image of one value is CONSTANT, and has no hash.
+    An image of one value is CONSTANT, and has no hash. `intensity`: the median value, in HU where the object
+    says how.
     """
 
     body_part: str = ""
@@ -55,6 +56,8 @@ class Traits:
     image: str = ""
     looks: str = ""
     sex: str = ""
+    longer_side_px: int | None = None
+    intensity: float | None = None
 
     def told(self) -> dict[str, str]:
         """As text, for the private state."""
@@ -67,15 +70,20 @@ UNKNOWN = Traits()
 def traits_of(facts: Mapping[str, str]) -> Traits:
     """What `told` gave; what an earlier release didn't keep is not known."""
     known: dict[str, Any] = {one.name: facts.get(one.name, "") for one in fields(Traits)}
-    for name in ("slice_thickness_mm", "spacing_mm"):
+    for name in ("slice_thickness_mm", "spacing_mm", "intensity"):
         known[name] = float(known[name]) if known[name] else None
-    for name in ("age_years", "study_year"):
+    for name in ("age_years", "study_year", "longer_side_px"):
         known[name] = int(known[name]) if known[name] else None
     return Traits(**known)
 
 
 def read_traits(
-    attribute: Callable[[str], str], measures: Callable[[str], str], image: str, looks: str
+    attribute: Callable[[str], str],
+    measures: Callable[[str], str],
+    image: str,
+    looks: str,
+    longer_side_px: int,
+    intensity: float,
 ) -> Traits:
     """`attribute`, `measures`: an original's attribute, one of its pixel measures, as text, '' if missing."""
     date = next((found for name in DATES if (found := DATE.fullmatch(attribute(name).strip()))), None)
@@ -89,6 +97,8 @@ def read_traits(
         image=image,
         looks=looks,
         sex=sex if (sex := attribute("PatientSex").strip().upper()) in SEXES else "",
+        longer_side_px=longer_side_px,
+        intensity=float(f"{intensity:.3g}"),
     )
 
 

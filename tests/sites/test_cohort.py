@@ -269,14 +269,15 @@ def test_a_catalogue_of_the_release_before_is_brought_up_and_keeps_all(home: Pat
 def test_a_catalogue_of_schema_3_is_brought_up_and_knows_of_no_sex(home: Path) -> None:
     before = select(home, study())
     with sqlite3.connect(home / "catalogue.sqlite") as connection:
-        connection.execute("ALTER TABLE objects DROP COLUMN sex")
+        for column in ("sex", "longer_side_px", "intensity"):
+            connection.execute(f"ALTER TABLE objects DROP COLUMN {column}")
         for column in ("reader", "source"):
             connection.execute(f"ALTER TABLE labels DROP COLUMN {column}")
         connection.execute("UPDATE facts SET value = '3' WHERE name = 'schema'")
     connection.close()
     after = select(home, study())
     assert after == before
-    assert {case.traits.sex for case in after.splits["train"]} == {""}
+    assert {(case.traits.sex, case.traits.intensity) for case in after.splits["train"]} == {("", None)}
     assert {case.traits.image for case in after.splits["train"]} != {""}
 
 

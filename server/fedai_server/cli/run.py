@@ -28,6 +28,7 @@ LINES = {
     "ledger_head": "the ledger of {site} contradicts what it told before: {contradiction}",
     "begun": "begun",
     "without": "trains without {sites}",
+    "overview": "an overview: nothing will be trained",
     "weights_sent": "round {round} is open",
     "continued": "its process at the server was gone; it goes on after round {after}",
     "last_validated": "the last checkpoint is validated",
@@ -53,6 +54,9 @@ def start(
         list[str] | None,
         typer.Option(metavar="SITE", help="This site doesn't train, it judges only; repeatable."),
     ] = None,
+    overview: Annotated[
+        bool, typer.Option("--overview", help="End once sites have told what they have; train nothing.")
+    ] = False,
     home: Home = HERE,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and follow the run to its end.")] = False,
     as_json: JsonOption = False,
@@ -62,7 +66,7 @@ def start(
     from fedai_server.home import open_home
     from fedai_server.launch import launch
 
-    name = launch(open_home(home), read_study(study), reference or [], without or [])
+    name = launch(open_home(home), read_study(study), reference or [], without or [], overview=overview)
     if watch:
         _watch(home, name, as_json=as_json)
         return
@@ -133,7 +137,7 @@ def show(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None:
         f"{record['run']}  {record['state']}  {record['reason']}".rstrip(),
         f"study {record['study_hash']}",
     ]
-    lines += _cohort_lines(record) + _round_lines(record)
+    lines += _cohort_lines(record) + _overview_lines(record) + _round_lines(record)
     lines += (
         [f"judged   round {record['chosen']['round']}: {record['chosen']['why']}"] if record["chosen"] else []
     )
@@ -336,6 +340,15 @@ def _cohort_lines(record: dict[str, Any]) -> list[str]:
         for site, cohort in record["cohorts"].items()
     ]
     return table(("site", *FLOW, *SPLITS), rows) if rows else []
+
+
+def _overview_lines(record: dict[str, Any]) -> list[str]:
+    from fedai.overview import apart, overview_rows
+
+    sites = {site: cohort["overview"] for site, cohort in record["cohorts"].items() if "overview" in cohort}
+    rows = overview_rows(sites) if sites else []
+    head = ("images by", "site", "images", "the middle one", "all")
+    return [*table(head, rows), *(f"look at  {said}" for said in apart(sites))] if rows else []
 
 
 def _round_lines(record: dict[str, Any]) -> list[str]:
