@@ -16,6 +16,7 @@ BLUE, DARK = "#0b5cab", "#3a3a3a"
 OTHERS = ("#d9820b", "#00876c", "#b8528f", "#7a5cc9", "#a3322b", "#4f9bd9", "#8a7a10")
 DASHES = ("", "2 3", "8 3 2 3", "12 4")
 BOLD = ' font-weight="700"'
+LONGEST = 48  # letters of a row's name
 GRID, AXIS, FAINT = "#e3e8ed", "#7b8794", "#b9c2cb"
 
 
@@ -162,11 +163,11 @@ class Strip:
 class _Rows:
     """Rows with a name at the left, words at the right, and a place for each value between."""
 
-    step, top = 22, 26
+    step, top, width = 22, 26, 760
 
     def __init__(self, rows: Sequence[Bar | Strip], axis: Axis) -> None:
         self.rows, self.axis = rows, axis
-        self.width, self.left = 760, 190
+        self.left = _room_for([row.name for row in rows])
         self.right = self.width - 28 - 6.6 * max([len(row.text) for row in rows], default=0)
         self.bottom = self.top + self.step * len(rows)
 
@@ -187,11 +188,22 @@ class _Rows:
             drawn.append(segment(across(reference), top, across(reference), bottom, AXIS, "4 3"))
         for i, row in enumerate(self.rows):
             weight, y = BOLD if row.main else "", self.down(i) + 4
-            drawn.append(words(10, y, row.name, 12.5, extra=weight))
+            drawn.append(words(10, y, _cut(row.name), 12.5, extra=weight))
             drawn.append(words(self.right + 18, y, row.text, 12.5, extra=weight))
         drawn += [*marks, segment(self.left, bottom, self.right, bottom, AXIS)]
         drawn += [words(across(t), bottom + 15, f"{t:g}", 11, "middle") for t in self.axis.ticks]
         return picture("".join(drawn), (self.width, bottom + 20), heading)
+
+
+def _room_for(names: Sequence[str]) -> int:
+    """Points that the longest name takes, in steps, so that groups of rows mostly begin at the same place."""
+    need = 24 + 6.3 * max([len(_cut(name)) for name in names], default=0)
+    return 190 + 40 * max(0, math.ceil((need - 190) / 40))
+
+
+def _cut(name: str) -> str:
+    """A name that is too long for a row, without its middle."""
+    return name if len(name) <= LONGEST else f"{name[:22]}…{name[23 - LONGEST :]}"
 
 
 def intervals(bars: Sequence[Bar], axis: Axis, *, heading: str, reference: float | None = None) -> str:

@@ -177,11 +177,18 @@ def _root(record: Json, files: list[Json], action: Json) -> Json:
         "name": f"Federated training run {record['run']}",
         "description": f"{statement} A run of fedai: no image, and no row of a patient, is in it.".strip(),
         "identifier": f"{record['run']} {record['study_hash']}",
+        "keywords": ", ".join(_keywords(study["task"])),
         "datePublished": datetime.now(UTC).date().isoformat(),
         "license": {"@id": "#licence"},
         "hasPart": _links(files),
         "mentions": {"@id": action["@id"]},
     }
+
+
+def _keywords(task: Json) -> list[str]:
+    """The task, and what it tells apart or outlines."""
+    kind = task.get("kind", "classification")
+    return ["federated learning", kind, *task["structures" if kind == "segmentation" else "classes"]]
 
 
 def _action(record: Json, files: list[Json], software: list[Json], sites: list[Json]) -> Json:

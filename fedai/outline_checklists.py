@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 def answers_of_outlines(record: Json, comparison: OutlineComparison) -> dict[str, str]:
     """By the keys of the items."""
     study = record.get("study", {})
-    return {**_of_data(study), **_of_model(study, comparison), **_of_evaluation(record, comparison)}
+    return {**_of_data(study), **_of_model(study), **_of_evaluation(record, comparison)}
 
 
 def _of_data(study: Json) -> dict[str, str]:
@@ -38,17 +38,16 @@ def _of_data(study: Json) -> dict[str, str]:
     }
 
 
-def _of_model(study: Json, comparison: OutlineComparison) -> dict[str, str]:
+def _of_model(study: Json) -> dict[str, str]:
     training, name = study.get("training", {}), study.get("network", {}).get("name")
     if not training:
         return {}
     loss = training.get("loss", {})
-    overlap = f"{loss.get('name')} as the loss, whose Dice part is of overlap: the share of background " + (
-        "counts as a structure's." if loss.get("include_background") else "isn't in it."
-    )
+    counted = "counts in it like a structure" if loss.get("include_background") else "is left out of it"
+    overlap = f"By the Dice part of the loss ({loss.get('name')}), which is of overlap; background {counted}."
     return {
-        "network": f"{name}: one grey image in; for each pixel a score for background and each of "
-        f"{len(comparison.structures)} structures out; see the study.",
+        "network": f"{name}: one grey image in, for each pixel a score for background and one for each "
+        "structure out; see the study.",
         "imbalance": overlap if "Dice" in str(loss.get("name")) else "Not treated.",
     }
 

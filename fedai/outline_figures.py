@@ -25,7 +25,7 @@ from fedai.outline_results import (
     OutlineResults,
     StructureResult,
 )
-from fedai.outline_tables import DIGITS, HEADS, spell_mean
+from fedai.outline_tables import DIGITS, HEADS, NAMES, spell_mean
 from fedai.outlines import MEASURES
 from fedai.results import FEWEST, LOCAL, POOLED, Measure, back
 from fedai.tables import MINUS, number, spell, spell_range
@@ -192,10 +192,10 @@ def _spread(comparison: OutlineComparison, s: int, measure: str) -> str:
         text = f"{_number(median, measure)} ({_number(left, measure)} to {_number(right, measure)})"
         place = drawn[model.name], (low, high), (left, right), median
         rows.append(charts.Strip(name, *place, text, model.name == comparison.against))
-    lacks = note_of(f"Not drawn for {HEADS[measure]}: {'; '.join(missing)}.") if missing else ""
+    lacks = note_of(f"Not drawn for {NAMES[measure]}: {'; '.join(missing)}.") if missing else ""
     if not rows:
         return lacks
-    heading = f"{HEADS[measure]} of {comparison.structures[s]}, by model"
+    heading = f"{comparison.structures[s]}: {HEADS[measure]}, by model"
     zero = 0.0 if measure == "area_error_mm2" else None
     return wide(charts.strips(rows, _axis_of(rows, measure), heading=heading, reference=zero)) + lacks
 
@@ -224,7 +224,7 @@ def withheld(comparison: OutlineComparison, model: str = "") -> list[str]:
     """What sites don't tell although there is something, in sentences; of all models, or of one."""
     models = [one for one in comparison.models if model in ("", one.name)]
     return [
-        f"Withheld at {site}: {HEADS[measure]} of {structure} ({_all_or(names, models)}). {WITHHELD}"
+        f"Withheld at {site}: {NAMES[measure]} of {structure} ({_all_or(names, models)}). {WITHHELD}"
         for site in comparison.sites
         for s, structure in enumerate(comparison.structures)
         for measure in MEASURES

@@ -6,6 +6,7 @@ subgroups) is of scores, and isn't here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from fedai.report import (
     tile_of,
     what_was_done,
 )
-from fedai.results import MEAN_OF_LOCAL, POOLED
+from fedai.results import CENTRALISED, FEDERATED, LOCAL, MEAN_OF_LOCAL, POOLED
 from fedai.run_sections import BETWEEN_RUNS, gaps_section, methods_section, privacy_section
 from fedai.tables import number, spell_range
 
@@ -35,7 +36,7 @@ MOST_STRUCTURES = 3  # that the summary spells out
 def render_outlines(comparison: OutlineComparison, record: Json, *others: Json) -> str:
     """The whole report as one HTML text. `record` is the run's plain JSON from the server's database, of
     several runs that of the first; `others` are the records of the others."""
-    shown = "".join(html_table(table) for table in tables(comparison, display_name))
+    shown = "".join(html_table(table) for table in tables(comparison, display_name, brief=True))
     sections = [
         header_section(record, others),
         _summary(record, comparison),
@@ -65,7 +66,7 @@ def _what_came_out(comparison: OutlineComparison) -> Iterator[str]:
     model = comparison.model(comparison.against)
     if model is None:
         return
-    name = display_name(model.name)
+    name = _subject(model.name)
     for s, result in enumerate(model.pooled[:MOST_STRUCTURES]):
         yield f"{name} outlined {_told(result)}."
         for other, spelled in REFERENCES.items():
@@ -92,15 +93,39 @@ def _difference(comparison: OutlineComparison, other: str, structure: str) -> Ou
     return next((d for d in comparison.differences if (d.b, d.cases_of, d.of, d.measure) == asked), None)
 
 
+def _subject(model: str) -> str:
+    return "The federated model" if model == FEDERATED else f"The model “{display_name(model)}”"
+
+
 def _tiles(comparison: OutlineComparison) -> str:
-    """The main model's mean Dice of each structure."""
+    """Mean Dice: of one structure beside that of the other models, of several the main model's alone."""
     model = comparison.model(comparison.against)
-    made = [_tile(result) for result in model.pooled[:MOST_STRUCTURES]] if model else []
-    note = f"Mean Dice of {display_name(comparison.against)}, on the test images of all sites."
-    return f'<div class="tiles">{"".join(made)}</div>{note_of(note)}' if made else ""
+    if model is None:
+        return ""
+    if len(model.pooled) > 1:
+        name = _subject(model.name)
+        note = f"of {name[0].lower()}{name[1:]}, on the test images of all sites"
+        made = [_tile(result.name, result, "main") for result in model.pooled[:MOST_STRUCTURES]]
+    else:
+        note = "on the test images of all sites"
+        made = [_tile(display_name(model.name), model.pooled[0], "main"), *_others(comparison)]
+    return f'<div class="tiles">{"".join(made)}</div>{note_of(f"Mean Dice {note}.")}'
 
 
-def _tile(result: StructureResult) -> str:
+def _others(comparison: OutlineComparison) -> Iterator[str]:
+    """The models of each site alone, on average, and that of all data in one place."""
+    start = comparison.sibling(LOCAL)
+    alone = [m.pooled[0].means["dice"].value for m in comparison.models if m.name.startswith(start)]
+    known = [value for value in alone if value is not None]
+    if known:
+        scope = f"mean of {len(known)}, {number(min(known))} to {number(max(known))}"
+        yield tile_of("Each site alone", number(math.fsum(known) / len(known)), scope)
+    central = comparison.model(comparison.sibling(CENTRALISED))
+    if central:
+        yield _tile("All data in one place", central.pooled[0])
+
+
+def _tile(name: str, result: StructureResult, kind: str = "") -> str:
     dice = result.means["dice"]
     scope = f"95% CI {spell_range(dice.ci95)}" if dice.ci95 else "no interval"
-    return tile_of(result.name, number(dice.value), scope, "main")
+    return tile_of(name, number(dice.value), scope, kind)

@@ -28,7 +28,7 @@ LEFT = (
 )
 EMPTY_MASKS = (
     "Dice and NSD of a case are 0 where one alone outlines the structure, and undefined, only counted, where "
-    "neither does; HD95 is defined where both do; the area error, where one does."
+    "neither does; HD95 is defined where both do; the area error, where at least one does."
 )
 MEASURED_ON = "on the study's pixel grid, in mm of the image's own pixel spacing"
 INTERVALS = (

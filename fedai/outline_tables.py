@@ -17,7 +17,6 @@ from fedai.tables import (
     Table,
     number,
     signed,
-    signed_range,
     spell,
     spell_p,
     spell_range,
@@ -29,6 +28,7 @@ HEADS = {
     "hd95_mm": "HD95, mm",
     "area_error_mm2": "Area error, mm²",
 }
+NAMES = {measure: head.partition(",")[0] for measure, head in HEADS.items()}
 DIGITS = {"dice": 3, "nsd": 3, "hd95_mm": 2, "area_error_mm2": 1}
 MEASURED = (
     "Means over cases, by patient. Dice and NSD (share of edges within the tolerance): where a structure is "
@@ -37,9 +37,11 @@ MEASURED = (
 )
 
 
-def tables(comparison: OutlineComparison, name: Callable[[str], str] = str) -> list[Table]:
+def tables(
+    comparison: OutlineComparison, name: Callable[[str], str] = str, *, brief: bool = False
+) -> list[Table]:
     """Models on all cases, by site, sites as a sample (if there are enough), who outlines what, and
-    differences. `name` spells the name of a model.
+    differences. `name` spells the name of a model. `brief`: at each site differences in Dice alone.
     """
     ranks, sample = table_of_ranks(comparison, name), table_across(comparison, name)
     return [
@@ -47,7 +49,7 @@ def tables(comparison: OutlineComparison, name: Callable[[str], str] = str) -> l
         table_of_found(comparison, name),
         table_of_sites(comparison, name),
         *([sample] if sample.rows else []),
-        table_of_differences(comparison, name),
+        table_of_differences(comparison, name, brief=brief),
         *([ranks] if ranks.rows else []),
     ]
 
@@ -120,7 +122,9 @@ def table_of_found(comparison: OutlineComparison, name: Callable[[str], str]) ->
     return Table("Who outlines what, all sites together", (*header, *heads), tuple(rows), note)
 
 
-def table_of_differences(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+def table_of_differences(
+    comparison: OutlineComparison, name: Callable[[str], str], *, brief: bool = False
+) -> Table:
     """Paired differences on all cases and at each site."""
     rows = [
         (
@@ -133,12 +137,15 @@ def table_of_differences(comparison: OutlineComparison, name: Callable[[str], st
             spell_p(d.p_adjusted),
         )
         for d in comparison.differences
+        if not brief or d.cases_of == POOLED or d.measure == "dice"
     ]
     header = ("Test cases of", "Models", "Structure", "Measure", "Difference (95% CI)", "p", "p adjusted")
     note = (
         "Paired by case, clustered by patient; p adjusted by Holm's method over the models compared on the "
         "same cases, by structure and measure; intervals are not adjusted."
     )
+    if brief:
+        note += " The other measures' differences at each site are in --csv and --json."
     return Table("Differences between models", header, tuple(rows), note)
 
 
@@ -187,7 +194,9 @@ def spell_mean(result: StructureResult, name: str) -> str:
 
 
 def _spell_difference(d: OutlineDifference) -> str:
-    return f"{signed(d.difference)} ({signed_range(d.ci95) if d.ci95 else '–'})"
+    digits = DIGITS[d.measure]
+    ends = " to ".join(signed(end, digits) for end in d.ci95 or ())
+    return f"{signed(d.difference, digits)} ({ends or '–'})"
 
 
 def as_csv(comparison: OutlineComparison) -> str:

@@ -207,9 +207,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return f">{almost:.{digits}f}" if almost < value < 1 and text == f"{1:.{digits}f}" else text
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; a true minus, and never minus zero."""
-    return f"{value:+z.3f}".replace("-", MINUS)
+    return f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def spell_range(interval: Interval) -> str:

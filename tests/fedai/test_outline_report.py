@@ -15,7 +15,7 @@ from outline_runs import LEVELS, draw_run, judge, outline_record, outline_study,
 from runs import SITES, draw_judgement, draw_record
 from test_report import Reader
 
-from fedai.charts import Axis, Strip, Style, strips
+from fedai.charts import Axis, Bar, Strip, Style, intervals, strips
 from fedai.checklists import FOR_AUTHORS, checklists
 from fedai.cli.app import run as fedai
 from fedai.compare import compare
@@ -102,7 +102,7 @@ def test_the_spread_of_each_measure_says_the_percentiles_of_the_rows(page: str) 
     for v, (head, half) in enumerate(
         (("Dice", 0.0025), ("NSD", 0.0025), ("HD95, mm", 0.25), ("Area error, mm²", 5))
     ):
-        words = re.findall(r"<text[^>]*>([^<]*)</text>", pictures[f"{head} of lesion, by model"])
+        words = re.findall(r"<text[^>]*>([^<]*)</text>", pictures[f"lesion: {head}, by model"])
         for model in LEVELS:
             name = names.get(model, f"{model.removeprefix('local:')} alone")
             told = words[words.index(name) + 1].replace("−", "-")
@@ -131,6 +131,19 @@ def test_a_strips_line_box_and_stroke_lie_where_their_values_do() -> None:
     assert "<path" not in picture
 
 
+def test_a_long_name_takes_room_from_the_plot_and_a_longer_one_loses_its_middle() -> None:
+    """The plot begins right of the longest name."""
+    axis, style = Axis("Dice", 0.0, 1.0, (0.0, 1.0)), Style("#000000")
+    for name in ("a", "cxr-lesion-with-more-2: All data in one place", "x" * 50 + "y" * 50):
+        picture = intervals([Bar(name, style, 0.5, (0.4, 0.6), "0.500")], axis, heading="h")
+        shown = re.findall(r"<text[^>]*>([^<]*)</text>", picture)[1]
+        start = min(float(x) for x in re.findall(r'<line x1="([\d.]+)"', picture))
+        assert start >= max(190, 10 + 6.3 * len(shown))
+        assert shown == name or (
+            len(shown) == 48 and shown.startswith("xxx") and shown.endswith("…" + "y" * 25)
+        )
+
+
 def test_what_lies_beyond_the_bins_has_an_arrow_and_is_said() -> None:
     drawn = draw_run()
     for made, _ in drawn.values():
@@ -139,16 +152,16 @@ def test_what_lies_beyond_the_bins_has_an_arrow_and_is_said() -> None:
         values[far, 2], values[far, 3] = 180.0, -4000.0
     page = render_outlines(compare_outlines(judge(drawn)), outline_record())
     pictures = pictures_of(page)
-    assert "to beyond 100)" in pictures["HD95, mm of lesion, by model"]
-    assert "(beyond −1,000 to" in pictures["Area error, mm² of lesion, by model"]
-    assert pictures["HD95, mm of lesion, by model"].count("<path") == 1
+    assert "to beyond 100)" in pictures["lesion: HD95, mm, by model"]
+    assert "(beyond −1,000 to" in pictures["lesion: Area error, mm², by model"]
+    assert pictures["lesion: HD95, mm, by model"].count("<path") == 1
 
 
 def test_what_a_site_withholds_is_said_in_words_and_is_in_no_number() -> None:
     comparison = compare_outlines(judge(few_at_south()))
     page = render_outlines(comparison, outline_record())
     text = Reader(page).text
-    assert f"Withheld at south: HD95, mm of lesion (all models). {WITHHELD}" in text
+    assert f"Withheld at south: HD95 of lesion (all models). {WITHHELD}" in text
     assert "Withheld at south: Dice" not in text
     rows = [line for line in re.findall(r"<tr>.*?</tr>", page) if "<td>south</td><td>Federated</td>" in line]
     assert any("<td>withheld</td>" in row for row in rows)
@@ -166,15 +179,25 @@ def test_a_model_with_few_cases_is_named_and_not_drawn() -> None:
         values[found == 2, 2] = np.nan
         values[found == 2, :2] = 0.0
     page = render_outlines(compare_outlines(judge(drawn)), outline_record())
-    assert "Not drawn for HD95, mm: south alone, 0 cases." in Reader(page).text
-    assert "south alone" not in pictures_of(page)["HD95, mm of lesion, by model"]
+    assert "Not drawn for HD95: south alone, 0 cases." in Reader(page).text
+    assert "south alone" not in pictures_of(page)["lesion: HD95, mm, by model"]
+
+
+def test_at_each_site_the_report_lists_differences_in_dice_and_leaves_the_rest_to_the_files(
+    page: str,
+) -> None:
+    rows = re.findall(r"<tr>(.*?)</tr>", page)
+    at_south = [row for row in rows if row.startswith("<td>south</td><td>Federated −")]
+    assert any("<td>Dice</td>" in row for row in at_south)
+    assert not any("<td>NSD</td>" in row for row in at_south)
+    assert "The other measures&#x27; differences at each site are in --csv and --json." in page
 
 
 def test_several_structures_have_their_own_figures_and_many_are_drawn_for_all_sites_alone() -> None:
     page = render_outlines(compare_outlines(judge(draw_run(structures=2), TWO)), outline_record(TWO))
     heads = pictures_of(page)
     for name in TWO:
-        assert f"Dice of {name}, by model" in heads
+        assert f"{name}: Dice, by model" in heads
         assert any(head.startswith(f"Mean Dice of {name}, south") for head in heads)
     assert "Dice on validation images at the start of each round" in Reader(page).text
     five = tuple(f"part-{n}" for n in range(5))
@@ -188,9 +211,8 @@ def test_the_summary_says_how_the_model_did_against_others_and_where_it_did_wors
     page: str, comparison: OutlineComparison
 ) -> None:
     text, main = Reader(page).text, comparison.models[0]
-    assert (
-        f"Federated outlined lesion with a mean Dice of {number(main.pooled[0].means['dice'].value)}" in text
-    )
+    dice = number(main.pooled[0].means["dice"].value)
+    assert f"The federated model outlined lesion with a mean Dice of {dice}" in text
     assert "It was better than the models that each site trained alone, on average" in text
     lowest = main.worst(0)
     assert lowest is not None
@@ -231,8 +253,8 @@ def test_checklists_answer_of_outlines_what_the_run_knows(comparison: OutlineCom
     assert EMPTY_MASKS in told["28"]
     assert "Wilcoxon" in told["29"]
     assert told["16"].startswith("The sites' own masks, from DICOM SEG and RTSTRUCT files")
-    assert "a score for background and each of 1 structures" in told["22"]
-    assert told["8"].startswith("Images (modality CR or DX") or told["8"].startswith("Images (")
+    assert "a score for background and one for each structure out" in told["22"]
+    assert told["8"].startswith("Images (CR or DX) with a mask that speaks of every structure")
     assert told["14"] == told["2"] == FOR_AUTHORS
     other = {row[0]: row[2] for row in tripod.rows}
     assert other["15"] == "For each pixel the likeliest of background and lesion; no threshold."
@@ -295,9 +317,7 @@ def test_what_the_run_of_a_segmentation_does_not_know_is_for_the_authors(folder:
 def test_a_cards_withheld_values_are_said(tmp_path: Path) -> None:
     folder = write_outlined(tmp_path / "run", judge(few_at_south()))
     card = card_of(folder, "local:north")
-    assert card["Evaluation"]["withheld"] == [
-        f"Withheld at south: HD95, mm of lesion (north alone). {WITHHELD}"
-    ]
+    assert card["Evaluation"]["withheld"] == [f"Withheld at south: HD95 of lesion (north alone). {WITHHELD}"]
     assert card["Evaluation"]["lesion at south: mean (95% CI)"]["HD95, mm"] == "withheld"
     assert set(card["Training data"]["cases"]) == {"north"}
 
@@ -331,6 +351,7 @@ def test_a_crate_of_a_segmentation_has_report_numbers_and_card(folder: Path, tmp
     assert graph["study.json"]["sha256"] == outline_study().sha256
     assert {part["@id"] for part in graph["./"]["hasPart"]} == set(files) - {"ro-crate-metadata.json"}
     assert json.loads(files["model-card.json"]) == json.loads(json.dumps(card_of(folder, "federated")))
+    assert graph["./"]["keywords"] == "federated learning, segmentation, lesion"
     assert "How test images are spread" in files["report.html"]
     (dice,) = [
         line
