@@ -230,6 +230,26 @@ def test_sites_that_say_nothing_and_intervals_that_lack_patients_are_named() -> 
     assert "Updates of sites that were late" in text
 
 
+def test_a_run_that_closed_no_round_still_has_a_report_of_its_local_models() -> None:
+    drawn = {
+        site: ({m: of for m, of in made.items() if m.startswith("local:")}, names)
+        for site, (made, names) in draw_run().items()
+    }
+    record = outline_record() | {"rounds": [], "state": "failed", "reason": "quorum not met", "versions": {}}
+    page = render_outlines(compare_outlines(judge(drawn)), record)
+    assert "No round was closed" in page
+    assert "quorum not met" in page
+    assert pictures_of(page)["lesion: Dice, by model"].count("<rect") == 3
+    assert not any("over sites" in head or "minus" in head for head in pictures_of(page))
+
+
+def test_one_sites_run_has_a_report_without_sites_as_a_sample() -> None:
+    page = render_outlines(compare_outlines(judge({"north": draw_run()["north"]})), outline_record())
+    assert "Random effects:" not in page
+    assert "By site, it was lowest" not in page
+    assert "The models at east: it gave no test scores." in page
+
+
 def test_everything_that_comes_from_outside_is_escaped() -> None:
     evil = '<script>alert("x")</script>&amp;'
     record = outline_record() | {"run": evil, "reason": evil, "state": evil, "started": evil}
