@@ -16,6 +16,7 @@ BLUE, DARK = "#0b5cab", "#3a3a3a"
 OTHERS = ("#d9820b", "#00876c", "#b8528f", "#7a5cc9", "#a3322b", "#4f9bd9", "#8a7a10")
 DASHES = ("", "2 3", "8 3 2 3", "12 4")
 BOLD = ' font-weight="700"'
+LONGEST = 48  # letters of a row's name
 GRID, AXIS, FAINT = "#e3e8ed", "#7b8794", "#b9c2cb"
 
 
@@ -145,32 +146,99 @@ class _Plot:
         return self.stroke(line.points, line.style) + "".join(dots)
 
 
+@dataclass(frozen=True)
+class Strip:
+    """One row of a plot of distributions: a line between `ends`, a box between the quartiles, the median. An
+    infinite one lies beyond the axis."""
+
+    name: str
+    style: Style
+    ends: Interval
+    quartiles: Interval
+    median: float
+    text: str
+    main: bool = False
+
+
+class _Rows:
+    """Rows with a name at the left, words at the right, and a place for each value between."""
+
+    step, top, width = 22, 26, 760
+
+    def __init__(self, rows: Sequence[Bar | Strip], axis: Axis) -> None:
+        self.rows, self.axis = rows, axis
+        self.left = _room_for([row.name for row in rows])
+        self.right = self.width - 28 - 6.6 * max([len(row.text) for row in rows], default=0)
+        self.bottom = self.top + self.step * len(rows)
+
+    def across(self, value: float) -> float:
+        clipped = min(max(value, self.axis.low), self.axis.high)
+        share = (clipped - self.axis.low) / (self.axis.high - self.axis.low)
+        return self.left + share * (self.right - self.left)
+
+    def down(self, row: int) -> float:
+        return self.top + self.step * (row + 0.5)
+
+    def picture(self, marks: Sequence[str], heading: str, reference: float | None) -> str:
+        """`marks` between the grid and the axis, with the rows' words."""
+        across, top, bottom, low, high = self.across, 22, self.bottom, self.axis.low, self.axis.high
+        drawn = [words(0, 15, heading, 13, extra=BOLD)]
+        drawn += [segment(across(t), top, across(t), bottom, GRID) for t in self.axis.ticks]
+        if reference is not None and low <= reference <= high:
+            drawn.append(segment(across(reference), top, across(reference), bottom, AXIS, "4 3"))
+        for i, row in enumerate(self.rows):
+            weight, y = BOLD if row.main else "", self.down(i) + 4
+            drawn.append(words(10, y, _cut(row.name), 12.5, extra=weight))
+            drawn.append(words(self.right + 18, y, row.text, 12.5, extra=weight))
+        drawn += [*marks, segment(self.left, bottom, self.right, bottom, AXIS)]
+        drawn += [words(across(t), bottom + 15, f"{t:g}", 11, "middle") for t in self.axis.ticks]
+        return picture("".join(drawn), (self.width, bottom + 20), heading)
+
+
+def _room_for(names: Sequence[str]) -> int:
+    """Points that the longest name takes, in steps, so that groups of rows mostly begin at the same place."""
+    need = 24 + 6.3 * max([len(_cut(name)) for name in names], default=0)
+    return 190 + 40 * max(0, math.ceil((need - 190) / 40))
+
+
+def _cut(name: str) -> str:
+    """A name that is too long for a row, without its middle."""
+    return name if len(name) <= LONGEST else f"{name[:22]}…{name[23 - LONGEST :]}"
+
+
 def intervals(bars: Sequence[Bar], axis: Axis, *, heading: str, reference: float | None = None) -> str:
     """Values with intervals, one row each, written out at the right; `heading` names the group of rows."""
-    width, left, step = 760, 190, 22
-    right = width - 28 - 6.6 * max([len(bar.text) for bar in bars], default=0)
-    bottom = 26 + step * len(bars)
-
-    def across(value: float) -> float:
-        clipped = min(max(value, axis.low), axis.high)
-        return left + (clipped - axis.low) / (axis.high - axis.low) * (right - left)
-
-    drawn = [words(0, 15, heading, 13, extra=BOLD)]
-    drawn += [segment(across(t), 22, across(t), bottom, GRID) for t in axis.ticks]
-    if reference is not None and axis.low <= reference <= axis.high:
-        drawn.append(segment(across(reference), 22, across(reference), bottom, AXIS, "4 3"))
+    rows, marks = _Rows(bars, axis), list[str]()
     for i, bar in enumerate(bars):
-        y = 26 + step * (i + 0.5)
-        weight = BOLD if bar.main else ""
-        drawn.append(words(10, y + 4, bar.name, 12.5, extra=weight))
-        drawn.append(words(right + 18, y + 4, bar.text, 12.5, extra=weight))
+        y, colour = rows.down(i), bar.style.colour
         if bar.ci95:
-            drawn.append(segment(across(bar.ci95[0]), y, across(bar.ci95[1]), y, bar.style.colour, width=2.2))
+            low, high = map(rows.across, bar.ci95)
+            marks.append(segment(low, y, high, y, colour, width=2.2))
         if bar.value is not None:
-            drawn.append(dot(across(bar.value), y, bar.style.colour, 4.5))
-    drawn.append(segment(left, bottom, right, bottom, AXIS))
-    drawn += [words(across(t), bottom + 15, f"{t:g}", 11, "middle") for t in axis.ticks]
-    return picture("".join(drawn), (width, bottom + 20), heading)
+            marks.append(dot(rows.across(bar.value), y, colour, 4.5))
+    return rows.picture(marks, heading, reference)
+
+
+def strips(given: Sequence[Strip], axis: Axis, *, heading: str, reference: float | None = None) -> str:
+    """Distributions, one row each, written out at the right; an arrow where an end lies beyond the axis."""
+    rows, marks = _Rows(given, axis), list[str]()
+    for i, strip in enumerate(given):
+        y, colour = rows.down(i), strip.style.colour
+        low, high = map(rows.across, strip.ends)
+        left, right = map(rows.across, strip.quartiles)
+        marks.append(segment(low, y, high, y, colour, width=1.6))
+        beyond = ((low, -1, strip.ends[0]), (high, 1, strip.ends[1]))
+        marks += [_tip(x, y, side, colour) for x, side, end in beyond if math.isinf(end)]
+        place = f'x="{left:.1f}" y="{y - 6:.1f}" width="{max(right - left, 1):.1f}" height="12" rx="2"'
+        marks.append(f'<rect {place} fill="#ffffff" stroke="{colour}" stroke-width="1.6"/>')
+        middle = rows.across(strip.median)
+        marks.append(segment(middle, y - 6, middle, y + 6, colour, "", 3.2))
+    return rows.picture(marks, heading, reference)
+
+
+def _tip(x: float, y: float, side: int, colour: str) -> str:
+    back = x - 6 * side
+    return f'<path d="M{back:.1f} {y - 4:.1f}L{back:.1f} {y + 4:.1f}L{x:.1f} {y:.1f}Z" fill="{colour}"/>'
 
 
 def flow(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedai.cohort_rules import CohortRules
+from fedai.outline_checklists import answers_of_outlines
+from fedai.outline_results import OutlineComparison
 from fedai.record import is_early
 from fedai.results import FEWEST, Comparison
 from fedai.selection import Selection
@@ -36,9 +38,9 @@ CLAIM: tuple[Item, ...] = (
     ("13", "Image acquisition", ""),
     ("14", "How the reference standard was obtained", ""),
     ("15", "Why this reference standard", ""),
-    ("16", "Where annotations come from", ""),
+    ("16", "Where annotations come from", "annotations"),
     ("17", "Annotation of the test set", ""),
-    ("18", "Variability between and within readers", ""),
+    ("18", "Variability between and within readers", "readers"),
     ("19", "How cases were assigned to partitions", "partition"),
     ("20", "Level at which partitions are disjoint", "disjoint"),
     ("21", "Intended size of the test set", ""),
@@ -59,7 +61,7 @@ CLAIM: tuple[Item, ...] = (
     ("36", "Characteristics of cases in each partition", "characteristics"),
     ("37", "Performance with uncertainty", "performance"),
     ("38", "Diagnostic performance and its precision", "performance"),
-    ("39", "Analysis of failures", ""),
+    ("39", "Analysis of failures", "failures"),
     ("40", "Limitations", "limitations"),
     ("41", "Implications for practice", ""),
     ("42", "Protocol or further technical details", "protocol"),
@@ -79,7 +81,7 @@ TRIPOD: tuple[Item, ...] = (
     ("6b", "Eligibility", "eligibility"),
     ("6c", "Treatments received", ""),
     ("7", "Preparation of the data", "preprocessing"),
-    ("8a", "Outcome and how it was assessed", ""),
+    ("8a", "Outcome and how it was assessed", "outcome"),
     ("8b", "Who assessed it", ""),
     ("8c", "Blinding of the assessment", ""),
     ("9a", "Choice of predictors", "predictors"),
@@ -122,7 +124,7 @@ TRIPOD: tuple[Item, ...] = (
 )
 
 
-def checklists(record: Json, comparison: Comparison) -> tuple[Table, Table]:
+def checklists(record: Json, comparison: Comparison | OutlineComparison) -> tuple[Table, Table]:
     """Item, what it asks for, answer or "for the authors"."""
     known = answers(record, comparison)
     claim, tripod = (
@@ -137,13 +139,18 @@ def _row(item: Item, known: Mapping[str, str]) -> tuple[str, str, str]:
     return number, asks, known.get(key) or FOR_AUTHORS
 
 
-def answers(record: Json, comparison: Comparison) -> dict[str, str]:
+def answers(record: Json, comparison: Comparison | OutlineComparison) -> dict[str, str]:
     """What this run can say, by the keys of the items; empty where the record lacks it."""
     study = record.get("study", {})
     return {
         **_of_data(record, study),
         **_of_model(record, study),
-        **_of_evaluation(record, study, comparison),
+        **_of_evaluation(record),
+        **(
+            answers_of_outlines(record, comparison)
+            if isinstance(comparison, OutlineComparison)
+            else _of_scores(comparison)
+        ),
         **_of_governance(study),
     }
 
@@ -220,7 +227,21 @@ def _recipe(study: Json, training: Json) -> str:
     )
 
 
-def _of_evaluation(record: Json, study: Json, comparison: Comparison) -> dict[str, str]:
+def _of_evaluation(record: Json) -> dict[str, str]:
+    absent = ", ".join(record.get("without", []))
+    return {
+        "internal": "Test patients of the same sites, held out before training.",
+        "external": f"At {absent}, which took no part in training."
+        if absent
+        else "None: every test site took part in training.",
+        "limitations": "What was not measured is listed; further ones: for the authors.",
+        "protocol": f"The study file, SHA-256 {record.get('study_hash', '')}.",
+        "availability": "fedai is open source; the coordinator has the model; images stay at the sites.",
+    }
+
+
+def _of_scores(comparison: Comparison) -> dict[str, str]:
+    """Of a classification."""
     several = len(comparison.sites) > 1
     return {
         "measures": "AUROC, AUPRC, sensitivity, specificity, Brier score, calibration, net benefit; paired "
@@ -228,13 +249,8 @@ def _of_evaluation(record: Json, study: Json, comparison: Comparison) -> dict[st
         "uncertainty": "95% intervals with patients as the unit; none from fewer than "
         f"{FEWEST} patients on a side. p adjusted by Holm's method.",
         "sites": "By site, worst site, random effects over sites, matrix of sites." if several else "",
-        "internal": "Test patients of the same sites, held out before training.",
-        "external": "None: every test site took part in training.",
         "performance": "Under “How well each model does”.",
         "output": f"A score for each class; called positive from {comparison.threshold:g} on.",
-        "limitations": "What was not measured is listed; further ones: for the authors.",
-        "protocol": f"The study file, SHA-256 {record.get('study_hash', '')}.",
-        "availability": "fedai is open source; the coordinator has the model; images stay at the sites.",
     }
 
 

@@ -16,11 +16,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fedai import __version__
+from fedai import __version__, outline_tables
 from fedai.checklists import FOR_AUTHORS
 from fedai.compare import compare
+from fedai.long_table import as_csv
 from fedai.model_card import card_of, markdown
-from fedai.record import margin_of, read_judgement, read_record
+from fedai.outline_report import render_outlines
+from fedai.outline_results import compare_outlines
+from fedai.record import margin_of, read_judgement, read_outlines, read_record
 from fedai.report import render
 
 Json = dict[str, Any]
@@ -32,6 +35,7 @@ CONTEXT = [
 ]
 METADATA = "ro-crate-metadata.json"
 MEDIA = {
+    ".csv": "text/csv",
     ".json": "application/json",
     ".html": "text/html",
     ".md": "text/markdown",
@@ -119,15 +123,26 @@ def _place(run: Path, path: Path) -> str:
 
 
 def _judged(run: Path, record: Json) -> Iterator[Part]:
-    judgement = read_judgement(run)
-    comparison = compare(judgement, margin=margin_of({str(record["run"]): record}))
+    report, numbers = _report(run, record)
     yield Part("judgement.json", "What the models scored, as counts and sums", run / "judgement.json")
-    yield Part("report.html", "The report", render(record, comparison, judgement).encode())
+    yield Part("report.html", "The report", report.encode())
+    yield Part("numbers.csv", "Every number of the report, one per row", numbers.encode())
     if sorted(run.glob("round-*/weights.safetensors")):
         card = card_of(run, "federated")
         facts = json.dumps(card, indent=1, ensure_ascii=False)
         yield Part("model-card.md", "The federated model's card", markdown(card).encode())
         yield Part("model-card.json", "The same as JSON", facts.encode())
+
+
+def _report(run: Path, record: Json) -> tuple[str, str]:
+    """As HTML, and its numbers as a long table."""
+    outlines = read_outlines(run)
+    if outlines is not None:
+        outlined = compare_outlines(outlines)
+        return render_outlines(outlined, record), outline_tables.as_csv(outlined)
+    judgement = read_judgement(run)
+    comparison = compare(judgement, margin=margin_of({str(record["run"]): record}))
+    return render(record, comparison, judgement), as_csv(comparison)
 
 
 def metadata(record: Json, files: list[Json]) -> Json:
@@ -162,11 +177,18 @@ def _root(record: Json, files: list[Json], action: Json) -> Json:
         "name": f"Federated training run {record['run']}",
         "description": f"{statement} A run of fedai: no image, and no row of a patient, is in it.".strip(),
         "identifier": f"{record['run']} {record['study_hash']}",
+        "keywords": ", ".join(_keywords(study["task"])),
         "datePublished": datetime.now(UTC).date().isoformat(),
         "license": {"@id": "#licence"},
         "hasPart": _links(files),
         "mentions": {"@id": action["@id"]},
     }
+
+
+def _keywords(task: Json) -> list[str]:
+    """The task, and what it tells apart or outlines."""
+    kind = task.get("kind", "classification")
+    return ["federated learning", kind, *task["structures" if kind == "segmentation" else "classes"]]
 
 
 def _action(record: Json, files: list[Json], software: list[Json], sites: list[Json]) -> Json:

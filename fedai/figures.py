@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedai import charts
 from fedai.judgement import Judgement
@@ -24,6 +24,9 @@ from fedai.results import (
     Result,
 )
 from fedai.tables import Table, spell, spell_difference, spell_p
+
+if TYPE_CHECKING:
+    from fedai.outline_results import OutlineComparison, OutlineDifference
 
 Json = Mapping[str, Any]
 
@@ -80,7 +83,7 @@ def main_difference(comparison: Comparison, other: str, cases_of: str = POOLED) 
     return next(same, None)
 
 
-def styles(comparison: Comparison) -> dict[str, charts.Style]:
+def styles(comparison: Comparison | OutlineComparison) -> dict[str, charts.Style]:
     """How each model is drawn. A site has the style of its local-only model."""
     fixed = {
         comparison.against: charts.Style(charts.BLUE, "", 3.0),
@@ -134,7 +137,7 @@ def _forest_group(
     first = _result_of(models[0], where)
     name = "All sites" if where == POOLED else where
     scope = f"{counted(first.cases, 'image')} of {counted(first.patients, 'patient')}{_positives(first)}"
-    return _wide(charts.intervals(bars, axis, heading=f"{name}: {scope}"))
+    return wide(charts.intervals(bars, axis, heading=f"{name}: {scope}"))
 
 
 def _model_bar(comparison: Comparison, model: str, auroc: Measure) -> charts.Bar:
@@ -142,7 +145,8 @@ def _model_bar(comparison: Comparison, model: str, auroc: Measure) -> charts.Bar
     return charts.Bar(display_name(model), style, auroc.value, auroc.ci95, spell(auroc), main)
 
 
-def _wide(picture: str) -> str:
+def wide(picture: str) -> str:
+    """A picture as broad as the page."""
     return f'<figure class="wide">{picture}</figure>'
 
 
@@ -187,29 +191,34 @@ def differences(comparison: Comparison) -> str:
     ends = [v for _, ds in groups for d in ds for v in (*(d.ci95 or ()), d.difference)]
     axis = charts.axis_for("difference", [*ends, 0.0], -1, 1)
     pictures = [_difference_group(comparison, heading, ds, axis) for heading, ds in groups if ds]
-    note = note_of(
-        "Right of the dashed line: the first model is better. Differences are paired by image and clustered "
-        "by patient; p is adjusted by Holm's method over the models compared on the same images, intervals "
-        "are not."
-    )
+    note = note_of(PAIRED)
     return f"<h3>Differences in {measure_of(comparison)}</h3>{''.join(pictures)}{note}" if pictures else ""
+
+
+PAIRED = (
+    "Right of the dashed line: the first model is better. Differences are paired by image and clustered by "
+    "patient; p is adjusted by Holm's method over the models compared on the same images, intervals are not."
+)
 
 
 def _difference_group(
     comparison: Comparison, heading: str, differences: Sequence[Difference], axis: charts.Axis
 ) -> str:
-    bars = [_difference_bar(comparison, d) for d in differences]
-    return _wide(charts.intervals(bars, axis, heading=heading, reference=0.0))
+    bars = [difference_bar(comparison, d) for d in differences]
+    return wide(charts.intervals(bars, axis, heading=heading, reference=0.0))
 
 
-def _difference_bar(comparison: Comparison, d: Difference) -> charts.Bar:
+def difference_bar(
+    comparison: Comparison | OutlineComparison, d: Difference | OutlineDifference
+) -> charts.Bar:
+    """A row of differences between models, in the other one's style."""
     style = styles(comparison).get(d.b, charts.Style(charts.BLUE))
     name, main = ("mean of the sites alone", True) if d.b == MEAN_OF_LOCAL else (display_name(d.b), False)
-    text = f"{spell_difference(d)}  p {_sign(spell_p(d.p_adjusted))}"
+    text = f"{spell_difference(d)}  p {sign_of_p(spell_p(d.p_adjusted))}"
     return charts.Bar(name, style, d.difference, d.ci95, text, main)
 
 
-def _sign(p: str) -> str:
+def sign_of_p(p: str) -> str:
     return p.replace("<", "< ") if p.startswith(("<", "–")) else f"= {p}"
 
 
@@ -273,31 +282,36 @@ def _legend_line(name: str, style: charts.Style, auroc: str) -> str:
     return f"<li>{charts.swatch(style)}<span>{escape(name)}{small}</span></li>"
 
 
-def learning_curves(rounds: Sequence[Json], names: Mapping[str, charts.Style]) -> str:
-    """By round and site: AUROC on validation images (mean over classes), and the loss in training."""
-    auroc = [
-        charts.Line(s, d, [(r["number"], _validation(r, s)) for r in rounds], True) for s, d in names.items()
+def learning_curves(rounds: Sequence[Json], names: Mapping[str, charts.Style], measure: str = "AUROC") -> str:
+    """By round and site: AUROC or Dice on validation images (mean over classes or structures), and the loss
+    in training.
+    """
+    values = [
+        charts.Line(s, d, [(r["number"], _validation(r, s, measure.lower())) for r in rounds], True)
+        for s, d in names.items()
     ]
     loss = [charts.Line(s, d, [(r["number"], _loss(r, s)) for r in rounds], True) for s, d in names.items()]
     panels = [
-        _curve_panel("Validation AUROC at the start of each round", auroc, rounds, 1.0),
-        _curve_panel("Training loss in each round", loss, rounds, math.inf),
+        _curve_panel(f"Validation {measure} at the start of each round", measure, values, rounds, 1.0),
+        _curve_panel("Training loss in each round", "loss", loss, rounds, math.inf),
     ]
     shown = legend((s, d, "") for s, d in names.items())
     return f'<figure>{shown}<div class="panels two">{"".join(panels)}</div></figure>'
 
 
-def _curve_panel(title: str, lines: Sequence[charts.Line], rounds: Sequence[Json], most: float) -> str:
+def _curve_panel(
+    title: str, label: str, lines: Sequence[charts.Line], rounds: Sequence[Json], most: float
+) -> str:
     numbers = [float(r["number"]) for r in rounds]
     step = max(1, math.ceil(len(numbers) / 8))
     x = charts.Axis("Round", numbers[0] - 0.3, numbers[-1] + 0.3, tuple(numbers[::step]))
     values = [v for line in lines for _, v in line.points]
-    y = charts.axis_for("AUROC" if most == 1 else "loss", values, 0, most)
+    y = charts.axis_for(label, values, 0, most)
     return f"<div><h3>{escape(title)}</h3>{charts.curves(lines, x, y, title=title, size=(370, 260))}</div>"
 
 
-def _validation(closed: Json, site: str) -> float:
-    values = closed.get("validation", {}).get(site, {}).get("auroc") or []
+def _validation(closed: Json, site: str, key: str) -> float:
+    values = closed.get("validation", {}).get(site, {}).get(key) or []
     known = [v for v in values if v is not None]
     return math.fsum(known) / len(known) if known else math.nan
 

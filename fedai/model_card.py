@@ -13,7 +13,10 @@ from typing import Any
 from fedai.checklists import FOR_AUTHORS, answers
 from fedai.compare import compare
 from fedai.exports import Model, find_model
-from fedai.record import final_words, read_judgement, read_record
+from fedai.outline_card import evaluation_of_outlines
+from fedai.outline_results import compare_outlines
+from fedai.outline_sections import LEFT, gaps_of_outlines
+from fedai.record import final_words, read_judgement, read_outlines, read_record
 from fedai.results import Comparison, ModelResults
 from fedai.run_sections import gaps_of, privacy_facts
 from fedai.subgroup_results import subgroups_of, variables_of, worst_subgroup
@@ -29,21 +32,32 @@ def card_of(folder: Path, name: str) -> Card:
     """Section -> what is said under each head. Raises ConfigError where the run has no such model or no
     judgement.
     """
-    model, record = find_model(folder, name), read_record(folder)
-    comparison = compare(read_judgement(folder))
-    known, study = answers(record, comparison), record["study"]
-    results = comparison.model(name)
+    model, record, outlines = find_model(folder, name), read_record(folder), read_outlines(folder)
+    study = record["study"]
+    if outlines is None:
+        comparison = compare(read_judgement(folder))
+        known = answers(record, comparison)
+        evaluation = _evaluation(comparison.model(name), comparison, known)
+        left, gaps = privacy_facts(study), gaps_of(record, bool(comparison.subgroups))
+    else:
+        outlined = compare_outlines(outlines)
+        known = answers(record, outlined)
+        evaluation = evaluation_of_outlines(name, outlined, known)
+        left, gaps = LEFT, gaps_of_outlines(record, outlined)
     return {
         "Model details": _details(model, record, known),
         "Intended use": _intended(study, known),
         "Training data": _training_data(name, record, known),
-        "Evaluation": _evaluation(results, comparison, known),
+        "Evaluation": evaluation or {"results": NOT_JUDGED},
         "Ethical considerations": {
-            "what left the sites": list(privacy_facts(study)),
+            "what left the sites": list(left),
             "ethics": known.get("ethics") or FOR_AUTHORS,
         },
-        "Caveats": {"not measured": gaps_of(record, comparison), "further ones": FOR_AUTHORS},
+        "Caveats": {"not measured": gaps, "further ones": FOR_AUTHORS},
     }
+
+
+NOT_JUDGED = "this model was not judged: only the run's own, local ones and references are"
 
 
 def _details(model: Model, record: Json, known: Json) -> dict[str, Any]:
@@ -57,13 +71,23 @@ def _details(model: Model, record: Json, known: Json) -> dict[str, Any]:
         "study sha256": record["study_hash"],
         "network": known["network"],
         "training": known["training"],
-        "classes": list(study["task"]["classes"]),
+        **_task(study["task"]),
         "input": known["preprocessing"],
         "output": known["output"],
         "trained": str(record.get("ended") or record.get("started") or ""),
         "versions": {site: dict(found) for site, found in record["versions"].items()},
         "licence": FOR_AUTHORS,
         "contact": FOR_AUTHORS,
+    }
+
+
+def _task(task: Json) -> dict[str, Any]:
+    if task.get("kind") != "segmentation":
+        return {"classes": list(task["classes"])}
+    return {
+        "task": "segmentation of 2D images",
+        "structures": list(task["structures"]),
+        "tolerance of NSD": f"{task['tolerance_mm']:g} mm",
     }
 
 
@@ -97,7 +121,7 @@ def _training_data(name: str, record: Json, known: Json) -> dict[str, Any]:
 
 def _evaluation(results: ModelResults | None, comparison: Comparison, known: Json) -> dict[str, Any]:
     if results is None:
-        return {"results": "this model was not judged: only the run's own, local ones and references are"}
+        return {}
     single = len(comparison.tasks) == 1
     told: dict[str, Any] = {
         "cases": f"{results.pooled.cases} images of {results.pooled.patients} patients; {known['internal']}",

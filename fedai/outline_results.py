@@ -16,52 +16,103 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from fedai.errors import ConfigError
+from fedai.measures import across
+from fedai.meta_analysis import RandomEffects
 from fedai.metrics import ClusteredMean
 from fedai.outline_judgement import OutlineJudgement
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.outlines import FOUND, MEASURES
-from fedai.results import FEDERATED, FEWEST, LOCAL, MEAN_OF_LOCAL, POOLED, Measure, measured
+from fedai.results import (
+    FEDERATED,
+    FEWEST,
+    LOCAL,
+    MEAN_OF_LOCAL,
+    POOLED,
+    Measure,
+    measured,
+    shares_json,
+    worst,
+    worst_json,
+)
 from fedai.signed_ranks import SignedRanks, pair_of, signed_ranks
 from fedai.statistics import NO_VARIANCE, Interval, holm, mean_interval, wald_interval
 
 SHARES = ("dice", "nsd")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+UNRANKED = (
+    "no Wilcoxon test between models of different runs: what left the sites tells how far patients differ "
+    "together, not which way each does; give one run's model to the other as --reference"
+)
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class StructureResult:
     """One model's outlines of one structure on some cases. `means`: by name of the measure, over the cases
-    where it is defined, `cases` of `patients`; `medians`: to half a bin of the sketch. `found`: cases by who
-    outlines the structure (`outlines.FOUND`)."""
+    where it is defined, `cases` of `patients`; `quantiles`: at QUANTILES, to half a bin of the sketch,
+    infinite beyond its ends. `found`: cases by who outlines the structure (`outlines.FOUND`)."""
 
     name: str
     means: Mapping[str, Measure]
-    medians: Mapping[str, float | None]
+    quantiles: Mapping[str, tuple[float | None, ...]]
     cases: Mapping[str, int]
     patients: Mapping[str, int]
     found: Mapping[str, int]
+
+    def median(self, name: str) -> float | None:
+        """None beyond the sketch's ends too."""
+        return _finite(self.quantiles[name][QUANTILES.index(0.5)])
+
+    def withheld(self, name: str) -> int:
+        """Cases for which a measure is defined and of which sites tell nothing: too few patients have it."""
+        alone = 0 if name == "hd95_mm" else self.found["model_alone"] + self.found["reference_alone"]
+        return self.found["both"] + alone - self.cases[name]
 
     def to_json(self) -> Json:
         values: Json = {}
         for name in MEASURES:
             values |= measured(name, self.means[name])
-            values |= {f"{name}_median": self.medians[name], f"{name}_cases": self.cases[name]}
+            values |= {f"{name}_median": self.median(name), f"{name}_cases": self.cases[name]}
             values |= {f"{name}_patients": self.patients[name]}
+            shares = zip(QUANTILES, self.quantiles[name], strict=True)
+            values |= {f"{name}_quantiles": {f"{share:g}": _finite(value) for share, value in shares}}
         return {"structure": self.name, **values, "found": dict(self.found)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class OutlineResults:
-    """One model: all sites' cases together, and each site's, by structure."""
+    """One model: all sites' cases together, and each site's, by structure. `across`: by structure, random
+    effects over sites of the mean Dice's logit, and the sites that they leave out.
+    """
 
     name: str
     pooled: tuple[StructureResult, ...]
     sites: Mapping[str, tuple[StructureResult, ...]]
+    across: tuple[tuple[RandomEffects | None, tuple[str, ...]], ...] = ()
+
+    @property
+    def trained_at(self) -> str:
+        """The site of a local-only model, else nothing; of joined runs each name begins with the run."""
+        own = self.name.rpartition("/")[2]
+        return own.removeprefix(LOCAL) if own.startswith(LOCAL) else ""
+
+    def worst(self, structure: int) -> tuple[str, Measure] | None:
+        """The site of the lowest mean Dice."""
+        return worst({site: found[structure].means["dice"] for site, found in self.sites.items()})
 
     def to_json(self) -> Json:
+        structures = [one.name for one in self.pooled]
         return {
             "pooled": [one.to_json() for one in self.pooled],
             "sites": {site: [one.to_json() for one in found] for site, found in self.sites.items()},
+            "worst_site": {name: worst_json("dice", self.worst(s)) for s, name in enumerate(structures)},
+            "across_sites": {
+                name: shares_json(*one) for name, one in zip(structures, self.across, strict=True)
+            },
         }
 
 
@@ -83,6 +134,11 @@ class OutlineDifference:
     p_adjusted: float | None = None
     ranks: SignedRanks | None = None
 
+    @property
+    def is_between_runs(self) -> bool:
+        """Whether no site had both models' values at hand; of joined runs each name begins with the run."""
+        return self.b != MEAN_OF_LOCAL and self.a.rpartition("/")[0] != self.b.rpartition("/")[0]
+
     def to_json(self) -> Json:
         return {
             "a": self.a,
@@ -96,6 +152,7 @@ class OutlineDifference:
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "wilcoxon": self.ranks.to_json() if self.ranks else None,
+            **({"wilcoxon_lacks": UNRANKED} if self.measure == "dice" and self.is_between_runs else {}),
         }
 
 
@@ -115,6 +172,11 @@ class OutlineComparison:
 
     def model(self, name: str) -> OutlineResults | None:
         return next((one for one in self.models if one.name == name), None)
+
+    def sibling(self, name: str) -> str:
+        """What a model is called that is of the same run as `against`."""
+        run = self.against.rpartition("/")[0]
+        return f"{run}/{name}" if run else name
 
     def to_json(self) -> Json:
         return {
@@ -143,6 +205,7 @@ def compare_outlines(judgement: OutlineJudgement, *, against: str | None = None)
             model,
             _results(merged[model], names),
             {site: _results(judgement.scores[site][model], names) for site in judgement.sites},
+            tuple(_across(judgement, model, s) for s in range(len(names))),
         )
         for model in judgement.models
     )
@@ -159,7 +222,7 @@ def _result(score: OutlineScore, s: int, structure: str) -> StructureResult:
     return StructureResult(
         structure,
         {name: _measure(name, found) for name, found in means.items()},
-        {name: score.quantile(s, name, 0.5) for name in MEASURES},
+        {name: tuple(score.quantile(s, name, share) for share in QUANTILES) for name in MEASURES},
         {name: found.cases for name, found in means.items()},
         {name: found.patients for name, found in means.items()},
         dict(zip(FOUND, map(int, score.found[s]), strict=True)),
@@ -174,12 +237,34 @@ def _measure(name: str, found: ClusteredMean) -> Measure:
         return Measure(found.value)
     interval = mean_interval(found.value, found.squares, found.patients, found.cases)
     if name in SHARES:
-        df = found.patients - 1
-        reach = (interval[1] - interval[0]) / 2 / float(stdtrit(df, 0.975)) if interval else 0.0
-        interval = wald_interval(found.value, reach**2, df)
+        interval = wald_interval(found.value, _variance(found), found.patients - 1)
     elif interval and name == "hd95_mm":
         interval = max(0.0, interval[0]), interval[1]
     return Measure(found.value, interval)
+
+
+def _across(judgement: OutlineJudgement, model: str, s: int) -> tuple[RandomEffects | None, tuple[str, ...]]:
+    """Random effects over the sites of which the mean Dice has an interval, and the others."""
+    means = {site: judgement.scores[site][model].mean(s, "dice") for site in judgement.sites}
+    logits = {site: logit for site, mean in means.items() if (logit := _logit(mean))}
+    return across([*logits.values()]), tuple(site for site in means if site not in logits)
+
+
+def _logit(found: ClusteredMean) -> tuple[float, float] | None:
+    """Of a mean share with patients enough, and its variance."""
+    if found.patients < FEWEST or not 0 < found.value < 1:
+        return None
+    variance, slope = _variance(found), found.value * (1 - found.value)
+    return (
+        (math.log(found.value / (1 - found.value)), variance / slope**2) if variance > NO_VARIANCE else None
+    )
+
+
+def _variance(found: ClusteredMean) -> float:
+    """Of a mean, clustered by patient; 0 where all cases are alike."""
+    interval = mean_interval(found.value, found.squares, found.patients, found.cases)
+    width = interval[1] - interval[0] if interval else 0.0
+    return float(width / 2 / stdtrit(found.patients - 1, 0.975)) ** 2
 
 
 def _differences(

@@ -98,10 +98,11 @@ class OutlineScore:
         )
 
     def quantile(self, structure: int, name: str, share: float) -> float | None:
-        """Of a measure over cases, to half a bin's width; None without cases and beyond the sketch's ends.
+        """Of a measure over cases, to half a bin's width; None without cases, infinite beyond the sketch's
+        ends.
 
         Where the share falls between two cases, as the median of an even number does, the mean of both
-        (Hyndman and Fan, 1996, definition 2).
+        (Hyndman and Fan, 1996, definition 2); None where one is beyond either end.
         """
         v = MEASURES.index(name)
         counts = self.sketch[structure, v]
@@ -109,12 +110,11 @@ class OutlineScore:
             return None
         rank = round(share * int(counts.sum()), 9)  # 0.95 * 20 is 19 and a little in floats
         ranks = [max(1, math.ceil(rank)), min(int(counts.sum()), math.floor(rank) + 1)]
-        places = np.searchsorted(np.cumsum(counts), ranks)
-        if OPEN[v] and any(
-            place in ((SKETCH - 1,) if LOWEST[v] == 0 else (0, SKETCH - 1)) for place in places
-        ):
+        places = np.searchsorted(np.cumsum(counts), ranks).tolist()
+        ends = [_end(v, place) for place in places]
+        if set(ends) == {-1, 1}:
             return None
-        return float(LOWEST[v] + (places.mean() + 0.5) * WIDTH[v])
+        return math.inf * sum(ends) if any(ends) else float(LOWEST[v] + (sum(places) / 2 + 0.5) * WIDTH[v])
 
     def to_arrays(self) -> Arrays:
         """As `outline_forms` says."""
@@ -149,6 +149,13 @@ class OutlineScore:
         if not all(alike):
             raise FederationError("the parts of a score of outlines contradict each other")
         return cls(found, sums, cases, squares, patients, sketch)
+
+
+def _end(v: int, place: int) -> int:
+    """-1 or 1 for the outermost bins of a measure whose values may lie beyond them, else 0."""
+    if not OPEN[v]:
+        return 0
+    return int(place == SKETCH - 1) - int(place == 0 and LOWEST[v] < 0)
 
 
 def _sketch(values: Floats, is_told: NDArray[np.bool_]) -> Integers:

@@ -7,10 +7,20 @@ import io
 from collections.abc import Callable, Iterator
 
 from fedai.long_table import HEADER
-from fedai.outline_results import OutlineComparison, OutlineDifference, StructureResult
+from fedai.outline_results import UNRANKED, OutlineComparison, OutlineDifference, StructureResult
 from fedai.outlines import MEASURES
-from fedai.results import FEWEST, POOLED, Measure
-from fedai.tables import MINUS, UNIT, Table, number, signed, signed_range, spell_p
+from fedai.results import FEWEST, HARTUNG_KNAPP, POOLED, Measure, back
+from fedai.tables import (
+    MINUS,
+    TRAINED_THERE,
+    UNIT,
+    Table,
+    number,
+    signed,
+    spell,
+    spell_p,
+    spell_range,
+)
 
 HEADS = {
     "dice": "Dice",
@@ -18,6 +28,7 @@ HEADS = {
     "hd95_mm": "HD95, mm",
     "area_error_mm2": "Area error, mm²",
 }
+NAMES = {measure: head.partition(",")[0] for measure, head in HEADS.items()}
 DIGITS = {"dice": 3, "nsd": 3, "hd95_mm": 2, "area_error_mm2": 1}
 MEASURED = (
     "Means over cases, by patient. Dice and NSD (share of edges within the tolerance): where a structure is "
@@ -26,14 +37,19 @@ MEASURED = (
 )
 
 
-def tables(comparison: OutlineComparison, name: Callable[[str], str] = str) -> list[Table]:
-    """Models on all cases, by site, who outlines what, and differences. `name` spells the name of a model."""
-    ranks = table_of_ranks(comparison, name)
+def tables(
+    comparison: OutlineComparison, name: Callable[[str], str] = str, *, brief: bool = False
+) -> list[Table]:
+    """Models on all cases, by site, sites as a sample (if there are enough), who outlines what, and
+    differences. `name` spells the name of a model. `brief`: at each site differences in Dice alone.
+    """
+    ranks, sample = table_of_ranks(comparison, name), table_across(comparison, name)
     return [
         table_of_models(comparison, name),
         table_of_found(comparison, name),
         table_of_sites(comparison, name),
-        table_of_differences(comparison, name),
+        *([sample] if sample.rows else []),
+        table_of_differences(comparison, name, brief=brief),
         *([ranks] if ranks.rows else []),
     ]
 
@@ -65,8 +81,28 @@ def table_of_sites(comparison: OutlineComparison, name: Callable[[str], str]) ->
         for result in model.sites[site]
     ]
     header = ("Test cases of", "Model", "Structure", "Patients", *_heads())
-    note = f"A dash: the site's cases can't tell (intervals need {FEWEST} patients)."
+    note = (
+        f"A dash: the site's cases can't tell (intervals need {FEWEST} patients). Withheld: the measure is "
+        "defined for fewer patients than the site tells of."
+    )
     return Table("Outlines at each site", header, tuple(rows), note)
+
+
+def table_across(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+    """Sites taken as a sample of hospitals, and the worst one."""
+    rows = []
+    for model in comparison.models:
+        for s, (effects, left_out) in enumerate(model.across):
+            if effects:
+                estimate, ci95, predicted = back(effects)
+                lowest, told = model.worst(s), spell_range(predicted) if predicted else "–"
+                numbers = spell(Measure(estimate, ci95)), told, f"{effects.i2:.0%}"
+                worst = f"{lowest[0]}: {number(lowest[1].value)}" if lowest else "–"
+                place = name(model.name), comparison.structures[s], str(effects.sites)
+                rows.append((*place, *numbers, ", ".join(left_out) or "none", worst))
+    header = ("Model", "Structure", "Sites", "Dice (95% CI)", "A further hospital (95%)", "I²", "Left out")
+    title = f"Mean Dice, sites as a sample of hospitals: {HARTUNG_KNAPP}"
+    return Table(title, (*header, "Worst site"), tuple(rows), TRAINED_THERE)
 
 
 def table_of_found(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
@@ -74,7 +110,7 @@ def table_of_found(comparison: OutlineComparison, name: Callable[[str], str]) ->
     rows = []
     for model in comparison.models:
         for result in model.pooled:
-            medians = [number(result.medians[m], DIGITS[m]) for m in MEASURES]
+            medians = [number(result.median(m), DIGITS[m]) for m in MEASURES]
             counts = [str(count) for count in result.found.values()]
             rows.append((name(model.name), result.name, *counts, *medians))
     header = ("Model", "Structure", "Neither", "Model alone", "Reference alone", "Both")
@@ -86,7 +122,9 @@ def table_of_found(comparison: OutlineComparison, name: Callable[[str], str]) ->
     return Table("Who outlines what, all sites together", (*header, *heads), tuple(rows), note)
 
 
-def table_of_differences(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
+def table_of_differences(
+    comparison: OutlineComparison, name: Callable[[str], str], *, brief: bool = False
+) -> Table:
     """Paired differences on all cases and at each site."""
     rows = [
         (
@@ -99,30 +137,25 @@ def table_of_differences(comparison: OutlineComparison, name: Callable[[str], st
             spell_p(d.p_adjusted),
         )
         for d in comparison.differences
+        if not brief or d.cases_of == POOLED or d.measure == "dice"
     ]
     header = ("Test cases of", "Models", "Structure", "Measure", "Difference (95% CI)", "p", "p adjusted")
     note = (
         "Paired by case, clustered by patient; p adjusted by Holm's method over the models compared on the "
         "same cases, by structure and measure; intervals are not adjusted."
     )
+    if brief:
+        note += " The other measures' differences at each site are in --csv and --json."
     return Table("Differences between models", header, tuple(rows), note)
 
 
 def table_of_ranks(comparison: OutlineComparison, name: Callable[[str], str]) -> Table:
-    """Wilcoxon's tests, between models of one run."""
+    """Wilcoxon's tests, between models of one run; of those between runs that there is none."""
+    asked = [d for d in comparison.differences if d.measure == "dice"]
     rows = [
-        (
-            "all" if d.cases_of == POOLED else d.cases_of,
-            f"{name(d.a)} {MINUS} {name(d.b)}",
-            d.of,
-            str(d.ranks.patients),
-            str(d.ranks.alike),
-            signed(d.ranks.effect) if d.ranks.effect is not None else "–",
-            spell_p(d.ranks.p),
-            spell_p(d.ranks.p_adjusted),
-        )
-        for d in comparison.differences
-        if d.ranks
+        ("all" if d.cases_of == POOLED else d.cases_of, f"{name(d.a)} {MINUS} {name(d.b)}", d.of, *_ranks(d))
+        for d in asked
+        if d.ranks or (d.is_between_runs and d.cases_of == POOLED)
     ]
     header = ("Test cases of", "Models", "Structure", "Patients who differ", "Who don't", "Rank-biserial")
     note = (
@@ -130,8 +163,17 @@ def table_of_ranks(comparison: OutlineComparison, name: Callable[[str], str]) ->
         "on the normal distribution, corrected for ties, not for continuity; p adjusted by Holm's method "
         f"over the models compared on the same cases. A dash: fewer than {FEWEST} patients differ."
     )
+    if any(d.is_between_runs for d in asked):
+        note += f" Between runs all are dashes: {UNRANKED}."
     title = "Differences in Dice by patient: Wilcoxon's signed-rank test"
     return Table(title, (*header, "p", "p adjusted"), tuple(rows), note)
+
+
+def _ranks(d: OutlineDifference) -> tuple[str, str, str, str, str]:
+    if d.ranks is None:
+        return ("–",) * 5
+    effect = signed(d.ranks.effect) if d.ranks.effect is not None else "–"
+    return str(d.ranks.patients), str(d.ranks.alike), effect, spell_p(d.ranks.p), spell_p(d.ranks.p_adjusted)
 
 
 def _heads() -> tuple[str, ...]:
@@ -139,18 +181,22 @@ def _heads() -> tuple[str, ...]:
 
 
 def _spelled(result: StructureResult) -> tuple[str, ...]:
-    return tuple(_spell(result.means[name], DIGITS[name]) for name in MEASURES)
+    return tuple(spell_mean(result, name) for name in MEASURES)
 
 
-def _spell(measure: Measure, digits: int) -> str:
+def spell_mean(result: StructureResult, name: str) -> str:
+    """Mean and interval of a measure; in words where nothing of it is told."""
+    measure, digits = result.means[name], DIGITS[name]
     if measure.value is None:
-        return "–"
+        return "withheld" if result.withheld(name) else "–"
     ends = [number(end, digits) for end in measure.ci95 or ()]
     return f"{number(measure.value, digits)} ({' to '.join(ends) or '–'})"
 
 
 def _spell_difference(d: OutlineDifference) -> str:
-    return f"{signed(d.difference)} ({signed_range(d.ci95) if d.ci95 else '–'})"
+    digits = DIGITS[d.measure]
+    ends = " to ".join(signed(end, digits) for end in d.ci95 or ())
+    return f"{signed(d.difference, digits)} ({ends or '–'})"
 
 
 def as_csv(comparison: OutlineComparison) -> str:
@@ -167,7 +213,9 @@ def _rows(comparison: OutlineComparison) -> Iterator[tuple[object, ...]]:
         for where, results in ((POOLED, model.pooled), *model.sites.items()):
             for result in results:
                 for name in MEASURES:
-                    yield (model.name, "", where, result.name, name, *_numbers(result.means[name]), "", "")
+                    place = model.name, "", where, result.name
+                    yield (*place, name, *_numbers(result.means[name]), "", "")
+                    yield (*place, f"{name} median", *_numbers(Measure(result.median(name))), "", "")
     for d in comparison.differences:
         numbers = _numbers(Measure(d.difference, d.ci95))
         yield (

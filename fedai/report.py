@@ -10,7 +10,7 @@ import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedai.checklists import checklists
 from fedai.figures import (
@@ -43,13 +43,17 @@ from fedai.performance_figures import (
 from fedai.results import CENTRALISED, MEAN_OF_LOCAL, Comparison, Difference, Result
 from fedai.run_sections import (
     cohorts_section,
+    method_texts,
     methods_section,
     not_measured_section,
     privacy_section,
     training_section,
 )
 from fedai.subgroup_tables import subgroups_section
-from fedai.tables import number, results_tables, signed, signed_range, spell_range, table_of_calls
+from fedai.tables import Table, number, results_tables, signed, signed_range, spell_range, table_of_calls
+
+if TYPE_CHECKING:
+    from fedai.outline_results import OutlineDifference
 
 Json = Mapping[str, Any]
 
@@ -71,8 +75,8 @@ def render(record: Json, comparison: Comparison, judgement: Judgement, others: S
         *(training_section(one, comparison) for one in (record, *others)),
         privacy_section(record),
         not_measured_section(record, comparison),
-        methods_section(record, comparison),
-        _checklists(record, comparison),
+        methods_section(record, method_texts(comparison)),
+        checklists_section(checklists(record, comparison)),
     ]
     return page(record, sections)
 
@@ -127,22 +131,24 @@ def _duration(seconds: float) -> str:
 
 
 def _summary(record: Json, comparison: Comparison) -> str:
-    sentences = [_what_was_done(record, comparison), _what_came_out(comparison), _worst_site(comparison)]
+    first = comparison.models[0].pooled
+    done = what_was_done(record, comparison.sites, first.cases, first.patients)
+    sentences = [done, _what_came_out(comparison), _worst_site(comparison)]
     text = " ".join(s for s in sentences if s)
     return f"<section><h2>Summary</h2><p>{escape(text)}</p>{_tiles(comparison)}</section>"
 
 
-def _what_was_done(record: Json, comparison: Comparison) -> str:
+def what_was_done(record: Json, sites: Sequence[str], cases: int, patients: int) -> str:
+    """Who trained on how much, and on how many test images of how many patients `sites` judged the models."""
     absent = record.get("without", [])
     cohorts = {site: c for site, c in record.get("cohorts", {}).items() if site not in absent}
     splits = [c.get("splits", {}).get("train", {}) for c in cohorts.values()]
-    cases, patients = (sum(int(s.get(key, 0)) for s in splits) for key in ("cases", "patients"))
-    first = comparison.models[0].pooled
+    trained = [sum(int(s.get(key, 0)) for s in splits) for key in ("cases", "patients")]
     return (
-        f"{_named_sites([s for s in comparison.sites if s not in absent])} trained one model together in "
-        f"{counted(len(record.get('rounds', [])), 'round')}, on {counted(cases, 'image')} of "
-        f"{counted(patients, 'patient')}, without an image leaving its site. All models were then judged on "
-        f"the same {counted(first.cases, 'image')} of {counted(first.patients, 'other patient')}, held out "
+        f"{_named_sites([s for s in sites if s not in absent])} trained one model together in "
+        f"{counted(len(record.get('rounds', [])), 'round')}, on {counted(trained[0], 'image')} of "
+        f"{counted(trained[1], 'patient')}, without an image leaving its site. All models were then judged "
+        f"on the same {counted(cases, 'image')} of {counted(patients, 'other patient')}, held out "
         f"from the start.{f' {listed(absent)} took no part in the training.' if absent else ''}"
     )
 
@@ -161,7 +167,7 @@ def _what_came_out(comparison: Comparison) -> str:
     for other, name in REFERENCES.items():
         found = main_difference(comparison, comparison.sibling(other) if other != MEAN_OF_LOCAL else other)
         if found:
-            sentences.append(_spell_out(found, name))
+            sentences.append(spell_out(found, name))
     return " ".join(sentences)
 
 
@@ -176,7 +182,8 @@ def _with_interval(result: Result) -> str:
     return number(result.auroc.value) + (f" (95% CI {spell_range(ci95)})" if ci95 else "")
 
 
-def _spell_out(found: Difference, other: str) -> str:
+def spell_out(found: Difference | OutlineDifference, other: str) -> str:
+    """A difference from a model called `other`, as a sentence."""
     if not found.ci95:
         return f"Its difference from {other} was {signed(found.difference)}, with no interval to be had."
     low, high = found.ci95
@@ -206,7 +213,7 @@ def _tiles(comparison: Comparison) -> str:
     values = [m.pooled.auroc.value for m in comparison.local if m.pooled.auroc.value is not None]
     if values:
         scope = f"mean of {len(values)}, {number(min(values))} to {number(max(values))}"
-        tiles.append(_tile_of("Each site alone", number(math.fsum(values) / len(values)), scope))
+        tiles.append(tile_of("Each site alone", number(math.fsum(values) / len(values)), scope))
     if central:
         tiles.append(_tile("All data in one place", central.pooled))
     note = measure_of(comparison)
@@ -217,10 +224,10 @@ def _tiles(comparison: Comparison) -> str:
 def _tile(name: str, result: Result, kind: str = "") -> str:
     ci95 = result.auroc.ci95
     scope = f"95% CI {spell_range(ci95)}" if ci95 else "no interval"
-    return _tile_of(name, number(result.auroc.value), scope, kind)
+    return tile_of(name, number(result.auroc.value), scope, kind)
 
 
-def _tile_of(name: str, value: str, scope: str, kind: str = "") -> str:
+def tile_of(name: str, value: str, scope: str, kind: str = "") -> str:
     return (
         f'<div class="tile {kind}"><span class="name">{escape(name)}</span><b>{escape(value)}</b>'
         f"<span>{escape(scope)}</span></div>"
@@ -269,7 +276,8 @@ def _matrix(matrix: Matrix) -> str:
     )
 
 
-def _checklists(record: Json, comparison: Comparison) -> str:
-    shown = "".join(html_table(table) for table in checklists(record, comparison))
+def checklists_section(tables: Sequence[Table]) -> str:
+    """The checklists, filled in as far as the run knows."""
+    shown = "".join(html_table(table) for table in tables)
     note = "Items by number, in words of ours; what a run can't know is for the authors."
     return f'<section class="checklists"><h2>Reporting checklists</h2>{note_of(note)}{shown}</section>'

@@ -163,7 +163,7 @@ class ModelResults:
             "pooled": self.pooled.to_json(),
             "sites": {name: result.to_json() for name, result in self.sites.items()},
             "worst_site": worst_json("auroc", self.worst),
-            "across_sites": aurocs_json(self.across, self.left_out),
+            "across_sites": shares_json(self.across, self.left_out),
         }
 
 
@@ -351,8 +351,8 @@ def effects_json(effects: RandomEffects | None, left_out: tuple[str, ...]) -> Js
     }
 
 
-def aurocs_json(effects: RandomEffects | None, left_out: tuple[str, ...]) -> Json | None:
-    """As `effects_json`, with AUROCs in place of their logits; `tau` stays on the logit scale."""
+def shares_json(effects: RandomEffects | None, left_out: tuple[str, ...]) -> Json | None:
+    """As `effects_json`, with AUROCs or shares in place of their logits; `tau` stays on the logit scale."""
     data = effects_json(effects, left_out)
     if effects is None or data is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedai.charts import style_of
 from fedai.figures import cohort_flow, escape, html_table, learning_curves, listed, note_of, styles
@@ -13,6 +13,9 @@ from fedai.results import FEWEST, Comparison
 from fedai.tables import Table
 from fedai.wire import MINIMUM_CELL
 
+if TYPE_CHECKING:
+    from fedai.outline_results import OutlineComparison
+
 Json = Mapping[str, Any]
 
 
@@ -21,15 +24,21 @@ def cohorts_section(record: Json, comparison: Comparison) -> str:
     panels = "".join(cohort_flow(site, cohort) for site, cohort in cohorts.items())
     classes = record.get("study", {}).get("task", {}).get("classes", [])
     note = "Counts are of images; pat. = patients. All images of a patient are in the same split."
-    untold = [site for site, cohort in cohorts.items() if _untold(cohort)]
-    if untold:
-        note += (
-            f" At {listed(untold)} the splits tell of fewer images than were used: groups of fewer than "
-            f"{MINIMUM_CELL} patients are not told of."
-        )
+    note += untold_words(cohorts)
     return (
         f"<section><h2>Which images were used</h2><div class='panels'>{panels}</div>"
         f"{note_of(note)}{html_table(table_of_splits(cohorts, classes))}{calls_flow(comparison)}</section>"
+    )
+
+
+def untold_words(cohorts: Mapping[str, Json]) -> str:
+    """Which sites' splits tell of fewer images than were used; nothing where none does."""
+    untold = [site for site, cohort in cohorts.items() if _untold(cohort)]
+    if not untold:
+        return ""
+    return (
+        f" At {listed(untold)} the splits tell of fewer images than were used: groups of fewer than "
+        f"{MINIMUM_CELL} patients are not told of."
     )
 
 
@@ -52,7 +61,10 @@ def table_of_splits(cohorts: Json, classes: Sequence[str]) -> Table:
     )
 
 
-def training_section(record: Json, comparison: Comparison) -> str:
+def training_section(
+    record: Json, comparison: Comparison | OutlineComparison, measure: str = "AUROC", more: str = ""
+) -> str:
+    """`measure`: what validation images are judged by; `more`: what stands below the rounds."""
     rounds = record.get("rounds", [])
     name = f" of {escape(record.get('run', ''))}" if "/" in comparison.against else ""
     if not rounds:
@@ -62,8 +74,8 @@ def training_section(record: Json, comparison: Comparison) -> str:
     local = {s: comparison.sibling(f"local:{s}") for s in sites}
     names = {s: drawn.get(local[s], style_of(i)) for i, s in enumerate(sites)}
     return (
-        f"<section><h2>Training{name}, round by round</h2>{learning_curves(rounds, names)}"
-        f"{html_table(table_of_rounds(rounds))}</section>"
+        f"<section><h2>Training{name}, round by round</h2>{learning_curves(rounds, names, measure)}"
+        f"{html_table(table_of_rounds(rounds))}{more}</section>"
     )
 
 
@@ -126,14 +138,22 @@ OF_SUBGROUPS = (
 
 
 def not_measured_section(record: Json, comparison: Comparison) -> str:
-    found = [*_gaps_of_this_run(record, comparison), *gaps_of(record, comparison)]
-    items = "".join(f"<li>{escape(text)}</li>" for text in found)
+    gaps = [
+        *_gaps_of_aurocs(comparison),
+        *gaps_of_run(record, comparison.sites, comparison.central is not None),
+        *gaps_of(record, bool(comparison.subgroups)),
+    ]
+    return gaps_section(gaps)
+
+
+def gaps_section(gaps: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in gaps)
     return f"<section><h2>What was not measured</h2><ul>{items}</ul></section>"
 
 
-def gaps_of(record: Json, comparison: Comparison) -> list[str]:
+def gaps_of(record: Json, has_subgroups: bool) -> list[str]:
     """What no run measures, or what this one didn't."""
-    measured = {ELSEWHERE: record.get("without"), SUBGROUPS: comparison.subgroups}
+    measured = {ELSEWHERE: record.get("without"), SUBGROUPS: has_subgroups}
     return [gap for gap in GAPS if not measured.get(gap)]
 
 
@@ -147,7 +167,7 @@ GAPS = (
 )
 
 
-def _gaps_of_this_run(record: Json, comparison: Comparison) -> list[str]:
+def _gaps_of_aurocs(comparison: Comparison) -> list[str]:
     gaps = []
     for site in comparison.sites:
         result = comparison.models[0].sites[site]
@@ -156,25 +176,31 @@ def _gaps_of_this_run(record: Json, comparison: Comparison) -> list[str]:
         elif result.auroc.ci95 is None:
             lack = next((c.lack for c in result.classes if c.lack), "scores are all alike")
             gaps.append(f"An interval at {site}: {lack}.")
+    return gaps
+
+
+def gaps_of_run(record: Json, judged: Sequence[str], has_central: bool) -> list[str]:
+    """Sites that are not among those `judged`, and what else this run's record lacks."""
     left_out = record.get("left_out", {})
-    gaps += [
+    gaps = [
         f"The models at {s}: "
         + (f"left out of the judgement ({left_out[s]})." if s in left_out else "it gave no test scores.")
         for s in record.get("cohorts", {})
-        if s not in comparison.sites
+        if s not in judged
     ]
     gaps += [
         f"Anything at {s}: it refused the study or failed ({code})."
         for s, code in record.get("refused", {}).items()
     ]
-    if not comparison.central:
+    if not has_central:
         gaps.append("A model trained on all data in one place: the data may not be brought together.")
     if any(r.get("late") for r in record.get("rounds", [])):
         gaps.append("Updates of sites that were late in a round are not part of that round's model.")
     return gaps
 
 
-def methods_section(record: Json, comparison: Comparison) -> str:
+def methods_section(record: Json, texts: Sequence[str]) -> str:
+    """`texts`: the paragraphs, as `method_texts` gives them for a classification."""
     study = record.get("study", {})
     facts = {
         "Study": f"{study.get('name', '')}, SHA-256 {record.get('study_hash', '')}",
@@ -183,7 +209,7 @@ def methods_section(record: Json, comparison: Comparison) -> str:
         **versions_of(record.get("versions", {})),
     }
     listed_facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in _method_texts(comparison))
+    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in texts)
     return f"<section><h2>Methods</h2>{text}<dl>{listed_facts}</dl>{note_of(USE)}</section>"
 
 
@@ -212,7 +238,8 @@ MORE_METHODS = (
 )
 
 
-def _method_texts(comparison: Comparison) -> list[str]:
+def method_texts(comparison: Comparison) -> list[str]:
+    """How a classification's numbers came about."""
     bounds = [m.pooled.bound for m in comparison.models if m.pooled.bound is not None]
     bound = f", here at most {max(bounds):.4f}" if bounds else ""
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedai.results import Measure, aurocs_json, effects_json, listed, worst, worst_json
+from fedai.results import Measure, effects_json, listed, shares_json, worst, worst_json
 from fedai.score_comparison import (
     Counts,
     ModelScores,
@@ -73,7 +73,7 @@ def _model(model: ModelScores) -> Json:
         "net_benefit_ci95": listed(model.net_benefit.ci95),
         "sites": {site: _measure("auroc", m) for site, m in model.sites.items()},
         "worst_site": worst_json("auroc", found),
-        "across_sites": aurocs_json(model.across, model.left_out),
+        "across_sites": shares_json(model.across, model.left_out),
     }
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedai.meta_analysis import RandomEffects
 from fedai.results import FEWEST, HARTUNG_KNAPP, POOLED, Comparison, Difference, Measure, back
 from fedai.statistics import Interval
+
+if TYPE_CHECKING:
+    from fedai.outline_results import OutlineDifference
 
 MINUS = "\N{MINUS SIGN}"
 UNIT = "Intervals treat patients, not images, as the unit."
@@ -204,9 +207,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return f">{almost:.{digits}f}" if almost < value < 1 and text == f"{1:.{digits}f}" else text
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; a true minus, and never minus zero."""
-    return f"{value:+z.3f}".replace("-", MINUS)
+    return f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def spell_range(interval: Interval) -> str:
@@ -226,7 +229,7 @@ def spell(measure: Measure) -> str:
     return f"{number(measure.value)} ({spell_range(measure.ci95) if measure.ci95 else '–'})"
 
 
-def spell_difference(difference: Difference) -> str:
+def spell_difference(difference: Difference | OutlineDifference) -> str:
     """Difference and interval with signs, as in +0.041 (+0.012 to +0.070)."""
     ci95 = difference.ci95
     return f"{signed(difference.difference)} ({signed_range(ci95) if ci95 else '–'})"

@@ -15,7 +15,7 @@ from studies import small_study
 from fedai.cli.app import run as fedai
 
 Capture = pytest.CaptureFixture[str]
-MADE = {"study.json", "report.html", "model-card.md", "model-card.json"}
+MADE = {"study.json", "report.html", "numbers.csv", "model-card.md", "model-card.json"}
 
 
 @pytest.fixture

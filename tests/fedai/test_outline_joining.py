@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import draw_judgement, draw_record
+from scipy import stats
 
 from fedai.cli.app import run as fedai
 from fedai.errors import ConfigError
@@ -82,6 +83,52 @@ def test_the_same_model_in_two_runs_differs_by_nothing() -> None:
     joined = compare_outlines(join_outlines({"a": one, "b": other}, GRIDS), against="a/federated")
     found = [d for d in joined.differences if d.b == "b/federated"]
     assert [(d.difference, d.se, d.p) for d in found] == [(0.0, None, None)] * len(found)
+
+
+def test_all_that_leaves_of_two_runs_may_be_the_same_where_wilcoxons_test_is_not() -> None:
+    """Why there is no such test between runs. One model's Dice, dealt out to the patients in two ways: what a
+    site sends of each run is the same to the last digit, and so are the products with the other run's, all
+    that replicates can tell (they are normal with these as their covariance). Ranks of differences are not.
+    """
+    one, other = (
+        np.sort(np.random.default_rng(n).integers(*of, 24)) for n, of in ((1, (90, 150)), (2, (87, 147)))
+    )
+    dealt = np.random.default_rng(3).permuted(np.tile(other, (40_000, 1)), axis=1)
+    apart = one - dealt
+    sums = (stats.rankdata(np.abs(apart), axis=1) * np.sign(apart)).sum(axis=1)
+    _, groups = np.unique(dealt @ one, return_inverse=True)  # alike in the only sum that dealing changes
+    most, least = np.full(groups.max() + 1, -np.inf), np.full(groups.max() + 1, np.inf)
+    np.maximum.at(most, groups, sums)
+    np.minimum.at(least, groups, sums)
+    inside = np.flatnonzero(groups == (most - least).argmax())
+    ways = [dealt[inside[sums[inside].argmax()]], dealt[inside[sums[inside].argmin()]]]
+    patients, found = [f"p{n:02}" for n in range(24)], np.full((24, 1), 3)
+    scores, links, ps = [], [], []
+    for way in ways:
+        pair = [np.tile(dice[:, None, None] / 200 + 0.001, (1, 1, 4)) for dice in (one, way)]
+        scores.append(OutlineScore.of(pair[1], found, patients, 3).to_arrays())
+        links.append(OutlineLinks.of(pair, patients, b"key", 3))
+        ps.append(stats.wilcoxon(one - way, method="asymptotic").pvalue)
+    for name, array in scores[0].items():
+        assert np.allclose(array, scores[1][name], rtol=1e-12), name
+    assert np.allclose(links[0].products, links[1].products, rtol=1e-12)
+    assert min(ps) < 0.01 < 0.2 < max(ps)
+
+
+def test_between_runs_the_missing_test_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [write_run(tmp_path / run, judgement) for run, judgement in runs().items()]
+    assert fedai(["compare", *folders]) == 0
+    text = capsys.readouterr().out
+    assert "no Wilcoxon test between models of different runs" in text
+    rows = [line for line in text.splitlines() if "a/federated − b/federated" in line and line.endswith("–")]
+    assert len(rows) == 2, "a row of dashes for each structure"
+    assert fedai(["compare", *folders, "--json"]) == 0
+    for d in json.loads(capsys.readouterr().out)["differences"]:
+        is_between = d["b"].startswith("b/") and d["measure"] == "dice"
+        assert ("wilcoxon_lacks" in d) == is_between
+        assert not (is_between and d["wilcoxon"])
+    assert fedai(["compare", folders[0]]) == 0
+    assert "no Wilcoxon test" not in capsys.readouterr().out
 
 
 def test_three_runs_are_joined_too() -> None:

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from fedai.errors import ConfigError
+from fedai.meta_analysis import random_effects
 from fedai.outline_judgement import OutlineJudgement
-from fedai.outline_results import OutlineComparison, compare_outlines
+from fedai.outline_results import QUANTILES, OutlineComparison, compare_outlines
 from fedai.outline_score import OutlineLinks, OutlineScore
 from fedai.outline_tables import as_csv, tables
 from fedai.outlines import MEASURES
@@ -145,6 +146,49 @@ def test_wilcoxons_test_is_of_patients_pooled_and_at_each_site(against: str, oth
         assert difference(comparison, "mean of local", "dice").ranks is None
 
 
+def test_sites_as_a_sample_of_hospitals_are_the_random_effects_of_the_rows() -> None:
+    """Of the logits of sites' means, with the variance of a mean by patient; a site with few patients is left
+    out.
+    """
+    sites = [
+        draw_site("a", 24, 1, images=2),
+        draw_site("b", 31, 2),
+        draw_site("c", 15, 3),
+        draw_site("d", 9, 4),
+    ]
+    model = compare_outlines(judgement_of(*sites)).models[1]
+    ((effects, left_out),) = model.across
+    assert left_out == ("site-3",)
+    logits, variances = [], []
+    for (values, _, _), images in zip(sites[:3], (2, 1, 1), strict=True):
+        by_patient = values[1, :, 0, 0].reshape(-1, images).mean(axis=1)
+        mean = by_patient.mean()
+        logits.append(np.log(mean / (1 - mean)))
+        variances.append((stats.sem(by_patient) / (mean * (1 - mean))) ** 2)
+    true = random_effects(logits, variances)
+    assert effects is not None
+    assert true is not None
+    assert effects.estimate == pytest.approx(true.estimate)
+    assert effects.ci95 == pytest.approx(true.ci95)
+    assert effects.prediction95 == pytest.approx(true.prediction95)
+    weights = 1 / (np.array(variances) + effects.tau**2)
+    assert effects.estimate == pytest.approx(np.average(logits, weights=weights))
+    told = model.to_json()["across_sites"]["lesion"]
+    assert told["estimate"] == pytest.approx(1 / (1 + np.exp(-true.estimate)))
+    lowest = min((values[1, :, 0, 0].mean(), n) for n, (values, _, _) in enumerate(sites[:3]))
+    assert model.worst(0)[0] == f"site-{lowest[1]}"
+
+
+def test_percentiles_are_those_of_the_rows_to_half_a_bin() -> None:
+    sites = [draw_site("a", 24, 1, images=2), draw_site("b", 31, 2)]
+    result = compare_outlines(judgement_of(*sites)).models[0].pooled[0]
+    for v, (measure, half) in enumerate(zip(MEASURES, (0.0025, 0.0025, 0.25, 5.0), strict=True)):
+        rows = np.concatenate([values[0, :, 0, v] for values, _, _ in sites])
+        true = np.quantile(rows, QUANTILES, method="averaged_inverted_cdf")
+        assert np.abs(np.array(result.quantiles[measure]) - true).max() <= half + 1e-9
+        assert result.to_json()[f"{measure}_quantiles"]["0.5"] == result.median(measure)
+
+
 def test_a_judgement_comes_back_from_its_file_and_a_damaged_one_is_refused() -> None:
     judgement = judgement_of(draw_site("a", 14, 1), draw_site("b", 12, 2))
     text = json.dumps(judgement.to_json())
@@ -164,7 +208,7 @@ def test_a_judgement_comes_back_from_its_file_and_a_damaged_one_is_refused() -> 
 
 def test_the_tables_hold_a_row_for_each_model_site_and_difference() -> None:
     comparison = compare_outlines(judgement_of(draw_site("a", 14, 1), draw_site("b", 9, 2)))
-    models, found, sites, differences, ranks = tables(comparison)
+    models, found, sites, differences, ranks = tables(comparison)  # one site isn't enough for a sample
     assert [len(table.rows) for table in (models, found, sites)] == [3, 3, 6]
     assert len(differences.rows) == 3 * 3 * len(MEASURES)
     assert len(ranks.rows) == 3 * 2
@@ -172,7 +216,7 @@ def test_the_tables_hold_a_row_for_each_model_site_and_difference() -> None:
     assert all(len(row) == len(table.header) for table in tables(comparison) for row in table.rows)
     assert "–" in sites.rows[3][4], "nine patients"
     lines = as_csv(comparison).splitlines()
-    assert len(lines) == 1 + 3 * 3 * len(MEASURES) + len(differences.rows) + len(ranks.rows)
+    assert len(lines) == 1 + 2 * 3 * 3 * len(MEASURES) + len(differences.rows) + len(ranks.rows)
 
 
 def test_an_unknown_model_is_refused_by_name() -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, measure, print_a4, requests_of
 from federations import Cases, draw_cases, judgement_of
+from outline_runs import LEVELS, draw_run, judge, write_outlined
 from runs import BINARY, SITES, SIX, draw_judgement, draw_record
 
 from fedai.cli.app import run as fedai
 from fedai.judgement import Judgement
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+NAMES = ["binary", "six", "two runs", "outlines", "two outlined runs"]
 STUDY = {
     "name": "cxr-nodule",
     "purpose": {"statement": "Find nodules.", "commercial_interest": False, "sponsors": ["A foundation"],
@@ -59,14 +61,41 @@ def two_runs(folder: Path) -> list[str]:
     return paths
 
 
+def two_outlined_runs(folder: Path) -> list[str]:
+    """Of two structures, on the same cases; what south tells of HD95 is withheld."""
+    names = ("lesion", "pleural-effusion")
+    levels = {
+        f"{run}/{model}": level - gap
+        for run, gap in (("a", 0), ("b", 0.04))
+        for model, level in LEVELS.items()
+    }
+    drawn = draw_run(levels, structures=2)
+    for values, found in drawn["south"][0].values():
+        values[2:, :, 2], found[2:] = np.nan, np.minimum(found[2:], 2)
+        values[2:, :, :2] = np.where(found[2:, :, None] > 0, 0.0, np.nan)
+        values[2:, :, 3] = np.where(found[2:] > 0, np.nan_to_num(values[2:, :, 3]), np.nan)
+    paths = []
+    for run, name in (("a", "cxr-lesion-1"), ("b", "cxr-lesion-with-more-2")):
+        parts = {
+            site: ({m.partition("/")[2]: of for m, of in made.items() if m.startswith(f"{run}/")}, patients)
+            for site, (made, patients) in drawn.items()
+        }
+        paths.append(str(write_outlined(folder / name, judge(parts, names))))
+    return paths
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports of one run with two classes, of one with six, and of two runs on the same cases."""
+    """Reports of one run with two classes, of one with six, and of two runs on the same cases; of a
+    segmentation, and of two.
+    """
     folder = tmp_path_factory.mktemp("runs")
     runs = {
         "binary": [write_run(folder / "one" / "cxr-nodule-1", draw_judgement(patients=70))],
         "six": [write_run(folder / "two" / "body-part-1", draw_judgement(SIX, patients=70), SIX)],
         "two runs": two_runs(folder / "three"),
+        "outlines": [str(write_outlined(folder / "four" / "cxr-lesion-1", judge(draw_run())))],
+        "two outlined runs": two_outlined_runs(folder / "five"),
     }
     made = {}
     for name, paths in runs.items():
@@ -91,14 +120,14 @@ def test_the_browser_would_tell_of_requests_and_errors(tmp_path: Path) -> None:
     assert measure(bad, tmp_path, 860)["faults"] == ["outside its picture: far too long"]
 
 
-@pytest.mark.parametrize("name", ["binary", "six", "two runs"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_report_asks_nothing_of_the_network_and_has_no_errors(
     name: str, pages: dict[str, Path], tmp_path: Path
 ) -> None:
     assert requests_of(pages[name], tmp_path) == ([], [])
 
 
-@pytest.mark.parametrize("name", ["binary", "six", "two runs"])
+@pytest.mark.parametrize("name", NAMES)
 def test_no_words_of_a_report_are_cut_off_or_over_others(
     name: str, pages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -108,6 +137,7 @@ def test_no_words_of_a_report_are_cut_off_or_over_others(
 
 
 def test_a_report_is_printed_on_a4(pages: dict[str, Path], tmp_path: Path) -> None:
-    sizes, number = print_a4(pages["binary"], tmp_path)
-    assert sizes == {(595, 842)}
-    assert 5 < number < 25
+    for name in ("binary", "outlines"):
+        sizes, number = print_a4(pages[name], tmp_path)
+        assert sizes == {(595, 842)}
+        assert 5 < number < 25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_what_the_tables_and_the_report_say_is_the_judgement(
     assert f"federated,,pooled,lesion,dice,{pooled['dice']!r}" in (tmp_path / "numbers.csv").read_text()
 
 
+def test_a_run_leaves_as_a_crate_with_a_card_of_its_model(registry: Path, tmp_path: Path) -> None:
+    """What a server wrote is all that they need."""
+    assert run(["run", "crate", str(registry), "--out", str(tmp_path / "run.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "run.zip") as crate:
+        card = json.loads(crate.read("model-card.json"))
+        assert b"Reporting checklists" in crate.read("report.html")
+    judgement = read_outlines(registry)
+    assert judgement is not None
+    dice = judgement.merged("federated").means[0, 0]
+    assert card["Evaluation"]["lesion, all sites: mean (95% CI)"]["Dice"].startswith(f"{dice:.3f} (")
+    assert set(card["Training data"]["cases"]) == set(SITES)
+
+
 def test_a_second_run_at_the_same_sites_is_compared_with_the_first(
     homes: dict[str, SiteHome], registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,10 +170,6 @@ def test_what_is_of_scores_is_refused_plainly(registry: Path, capsys: pytest.Cap
         (["compare", str(registry), "--margin", "0.05"], "--margin is of an AUROC"),
         (["compare", str(registry), "--against", "nobody"], "there is no model 'nobody'"),
         (["compare", str(registry), str(registry)], "a run is named twice"),
-        (
-            ["model", "card", str(registry), "federated", "--out", str(registry / "card.md")],
-            "is for classifications alone",
-        ),
         (["run", "matrix", str(registry)], "is for classifications alone"),
     ):
         assert run(words) == 2
