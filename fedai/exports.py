@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -27,6 +28,7 @@ SAMPLES = 16
 MOST_APART = 1e-5  # scores of the export and of the network
 ONNX_OPSET = 17
 WEIGHTS = "weights.safetensors"
+WHERE_FROM = ".debug_pkl"  # of a TorchScript file: from which file and line each operation came
 UNTRAINED = "round-0000"  # the first weights, which nobody has trained
 
 
@@ -95,8 +97,19 @@ def export_torchscript(folder: Path, name: str, out: Path) -> float:
     partial = out.with_name(out.name + ".partial")
     with torch.inference_mode():
         torch.jit.trace(scorer, samples[:2]).save(str(partial))  # type: ignore[no-untyped-call]
+        _leave_out_where_from(partial)
         again = torch.jit.load(str(partial))(samples)  # type: ignore[no-untyped-call]
         return _hand_over(partial, out, again - scorer(samples))
+
+
+def _leave_out_where_from(path: Path) -> None:
+    """Write a TorchScript file anew without the paths of this machine's Python, which torch always saves."""
+    without = path.with_name(path.name + ".without")
+    with ZipFile(path) as whole, ZipFile(without, "w") as left:
+        for member in whole.infolist():
+            if not member.filename.endswith(WHERE_FROM):
+                left.writestr(member, whole.read(member))
+    without.replace(path)
 
 
 def export_onnx(folder: Path, name: str, out: Path) -> float:

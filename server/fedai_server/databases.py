@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from fedai.errors import ConfigError
 
-SCHEMA = "2"
+SCHEMA = "3"
 """The newest of migrations/versions."""
 BUSY_S = 30
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+from uuid import uuid4
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -59,7 +61,9 @@ FACTS = Table(
     Column("run", Text, nullable=False),
     Column("seq", Integer, nullable=False),
     *(Column(name, Text, nullable=False) for name in ("at", "kind", "fact")),
+    Column("key", Text),
     UniqueConstraint("run", "seq", name="one_fact_at_a_place"),
+    Index("a_fact_once", "key", unique=True),
 )
 """As migrations/ leave them."""
 
@@ -168,12 +172,17 @@ class RunDatabase:
         return self._do(lambda connection: connection.execute(wanted).rowcount == 1, writes=True)
 
     def add(self, name: str, kind: str, fact: dict[str, Any]) -> None:
-        """Append one fact."""
+        """Append one fact, once: a connection may be lost after a commit reached the database and before
+        anybody heard of it, and then the fact is there at the next try.
+        """
+        key = uuid4().hex
 
         def append(connection: Connection) -> None:
+            if connection.scalar(select(FACTS.c.id).where(FACTS.c.key == key)) is not None:
+                return
             last = select(func.coalesce(func.max(FACTS.c.seq), 0)).where(FACTS.c.run == name)
             row = {"run": name, "seq": int(connection.scalar(last) or 0) + 1, "at": _now()}
-            connection.execute(insert(FACTS).values(**row, kind=kind, fact=json.dumps(fact)))
+            connection.execute(insert(FACTS).values(**row, kind=kind, fact=json.dumps(fact), key=key))
 
         self._do(append, writes=True)
 

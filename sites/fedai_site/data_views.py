@@ -59,6 +59,7 @@ def _image(entry: LabelledObject, said: Sequence[Reading], mask: Mask | None) ->
     evidence = json.loads(entry.evidence)
     traits = {name: value for name, value in vars(entry.traits).items() if name not in ("image", "looks")}
     outlined = {"mask": mask.path, "structures": ", ".join(mask.structures)} if mask else {}
+    cut = {"mask_pixels_cut": mask.cut} if mask and mask.blanked else {}
     return {
         "id": entry.id,
         "path": entry.path,
@@ -72,6 +73,7 @@ def _image(entry: LabelledObject, said: Sequence[Reading], mask: Mask | None) ->
         "profile": evidence.get("profile"),
         "has_evidence": entry.has_evidence,
         **outlined,
+        **cut,
     }
 
 

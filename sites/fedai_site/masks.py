@@ -3,7 +3,8 @@
 A mask rests as uint8 [rows, columns] below `masks/PATIENT/`, named by its image's clean SOP Instance UID: 0
 is background, 1 the first of its structures. A mask says something of every structure that its objects speak
 of, drawn on that image or not. Of the words in an original nothing comes here: a structure is called what
-the site engineer calls it.
+the site engineer calls it. Where text was blanked in the image, its mask is background: it could draw the
+very letters.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -35,16 +36,23 @@ CREATE TABLE IF NOT EXISTS masks (
     row_mm REAL NOT NULL, column_mm REAL NOT NULL,     -- between rows, between columns
     structures TEXT NOT NULL,          -- JSON: name of label 1, 2 ...
     present TEXT NOT NULL,             -- JSON: those that have a pixel
-    sources TEXT NOT NULL              -- JSON: SHA-256 of the object it came from -> kind and structures
+    sources TEXT NOT NULL,             -- JSON: SHA-256 of the object it came from -> kind and structures
+    blanked TEXT NOT NULL DEFAULT '[]',  -- JSON: boxes of text in the image; the mask is background there
+    cut INTEGER NOT NULL DEFAULT 0     -- pixels of structures that were in these boxes
 );
 CREATE INDEX IF NOT EXISTS masks_by_patient ON masks (patient);
 """
+ADDED = ("blanked TEXT NOT NULL DEFAULT '[]'", "cut INTEGER NOT NULL DEFAULT 0")  # after the first release
 Labels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+"""(row0, col0, row1, col1) in pixels; the ends are not part of it."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as catalogued. `size`: rows, columns; `spacing`: mm between rows, between columns."""
+    """A mask as catalogued. `size`: rows, columns; `spacing`: mm between rows, between columns. `blanked`:
+    boxes of the image's text, where it was made background; `cut`: how many pixels of structures that took.
+    """
 
     image: str
     patient: str
@@ -55,12 +63,14 @@ class Mask:
     structures: tuple[str, ...]
     present: tuple[str, ...]
     sources: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict, hash=False)
+    blanked: tuple[Box, ...] = ()
+    cut: int = 0
 
     def row(self) -> tuple[object, ...]:
         """As the table has it."""
-        lists = (self.structures, self.present, self.sources)
+        lists = (self.structures, self.present, self.sources, self.blanked)
         own = (self.image, self.patient, self.path, self.sha256, *self.size, *self.spacing)
-        return (*own, *(json.dumps(one, sort_keys=True) for one in lists))
+        return (*own, *(json.dumps(one, sort_keys=True) for one in lists), self.cut)
 
 
 class Masks:
@@ -70,6 +80,16 @@ class Masks:
         self._connection = sqlite3.connect(catalogue, timeout=30)
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.executescript(SCHEMA)
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Bring up a table that an earlier release made."""
+        with self._connection as connection:
+            if "cut" in _columns(connection):
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            for column in () if "cut" in _columns(connection) else ADDED:
+                connection.execute(f"ALTER TABLE masks ADD COLUMN {column}")
 
     def __enter__(self) -> Masks:
         return self
@@ -94,7 +114,7 @@ class Masks:
     def keep(self, masks: Iterable[Mask]) -> None:
         """Catalogue masks in the place of those that were known of the same images."""
         with self._connection as connection:
-            marks = ", ".join("?" * 11)
+            marks = ", ".join("?" * 13)
             rows = [mask.row() for mask in masks]
             connection.executemany(f"INSERT OR REPLACE INTO masks VALUES ({marks})", rows)  # noqa: S608
 
@@ -104,9 +124,13 @@ class Masks:
             connection.executemany("DELETE FROM masks WHERE image = ?", [(image,) for image in images])
 
 
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    return {row[1] for row in connection.execute("PRAGMA table_info(masks)")}
+
+
 def _mask(row: tuple[object, ...]) -> Mask:
     image, patient, path, digest, *numbers = row[:8]
-    structures, present, sources = (json.loads(str(text)) for text in row[8:])
+    structures, present, sources, blanked = (json.loads(str(text)) for text in row[8:12])
     rows, columns, row_mm, column_mm = (float(str(number)) for number in numbers)
     return Mask(
         str(image),
@@ -118,6 +142,8 @@ def _mask(row: tuple[object, ...]) -> Mask:
         tuple(structures),
         tuple(present),
         {one: (kind, tuple(names)) for one, (kind, names) in sources.items()},
+        tuple((row0, col0, row1, col1) for row0, col0, row1, col1 in blanked),
+        int(str(row[12])),
     )
 
 
@@ -145,6 +171,17 @@ def drop_orphans(home: Path, masks: Masks, images: Collection[str]) -> None:
     for mask in gone:
         (home / mask.path).unlink(missing_ok=True)
     masks.forget(mask.image for mask in gone)
+
+
+def without(labels: Labels, mask: Mask, boxes: Iterable[Box]) -> tuple[Labels, Mask]:
+    """A mask and its record with background in boxes of its image that were blanked."""
+    left = labels.copy()
+    for row0, col0, row1, col1 in boxes:
+        left[row0:row1, col0:col1] = 0
+    present = tuple(name for n, name in enumerate(mask.structures, 1) if (left == n).any())
+    cut, blanked = int((labels != left).sum()), tuple(sorted({*mask.blanked, *boxes}))
+    digest = sha256(pack(left)).hexdigest()
+    return left, replace(mask, sha256=digest, present=present, blanked=blanked, cut=mask.cut + cut)
 
 
 def pack(labels: Labels) -> bytes:

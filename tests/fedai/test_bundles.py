@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from machine_traces import told_places
 from run_folders import write_run
 from studies import small_study
 
@@ -50,6 +51,10 @@ def test_the_bundle_holds_what_monais_schema_asks_for(bundle: Path) -> None:
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert {"models/model.pt", "configs/inference.json", "docs/README.md", "docs/license.txt"} <= files
     assert not [name for name in files if "__pycache__" in name or name.startswith("eval")]
+
+
+def test_a_bundle_names_no_folder_of_the_machine_that_wrote_it(bundle: Path) -> None:
+    assert told_places(bundle) == []
 
 
 def be_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from machine_traces import told_places
 from run_folders import write_run
 from studies import draw_images, small_study
 
+from fedai import exports
 from fedai.cli.app import run as fedai
 from fedai.errors import ConfigError
 from fedai.evaluation import predict
@@ -66,6 +68,26 @@ def test_the_exported_file_scores_images_as_the_network_does(
     assert scores.shape == (40, 2)
 
 
+def test_a_torchscript_file_names_no_folder_of_the_machine_that_wrote_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model.pt"
+    words = ["model", "export", str(folder), "federated", "--out", str(out)]
+    assert fedai(words) == 0
+    assert told_places(out) == []
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["model.pt"]
+    monkeypatch.setattr(exports, "_leave_out_where_from", lambda path: None)
+    assert fedai(words) == 0
+    assert told_places(out), "as torch writes it, there is something to be found"
+
+
+def test_an_onnx_file_names_no_folder_of_the_machine_that_wrote_it(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.onnx"
+    assert fedai(["model", "export", str(folder), "federated", "--to", "onnx", "--out", str(out)]) == 0
+    assert told_places(out) == []
+
+
 def test_a_file_that_scores_otherwise_is_not_handed_over(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -109,8 +131,6 @@ def test_onnxruntime_scores_batches_of_any_size_as_the_network_does(
 def test_an_onnx_file_that_scores_otherwise_is_not_handed_over(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from fedai import exports
-
     pytest.importorskip("onnxruntime")
 
     def write_another(scorer: torch.nn.Module, samples: torch.Tensor, path: Path) -> None:

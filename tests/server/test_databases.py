@@ -60,10 +60,13 @@ def steps() -> Config:
 
 
 def fill(connection: Any, mark: str) -> None:
-    for table, rows in (("runs", OLD_RUNS), ("facts", OLD_FACTS)):
+    for table, columns, rows in (
+        ("runs", "name, flower_id, study, study_sha256, state, reason, started, ended", OLD_RUNS),
+        ("facts", "run, seq, at, kind, fact", sorted(OLD_FACTS, key=lambda row: row[2])),
+    ):
         for row in rows:
             marks = ", ".join([mark] * len(row))
-            connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608
+            connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({marks})", row)  # noqa: S608
 
 
 def unnumbered(url: str) -> None:
@@ -86,7 +89,9 @@ def numbered(url: str, schema: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("kind", ["sqlite, unnumbered", "sqlite, 1", "postgresql, 1"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite, unnumbered", "sqlite, 1", "sqlite, 2", "postgresql, 1", "postgresql, 2"]
+)
 def test_a_database_of_an_earlier_schema_keeps_all_its_runs(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -118,6 +123,10 @@ def test_the_tables_are_as_the_steps_leave_them(tmp_path: Path) -> None:
     for table in (RUNS, FACTS):
         columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
         assert columns == {column.name: column.nullable for column in table.columns}
+        indexes = {
+            one["name"]: (one["column_names"], bool(one["unique"])) for one in found.get_indexes(table.name)
+        }
+        assert indexes == {one.name: (one.columns.keys(), one.unique) for one in table.indexes}
     engine.dispose()
 
 
@@ -131,7 +140,7 @@ def test_a_database_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path)
     with sqlite3.connect(place) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '99'")
     before = place.read_bytes()
-    with pytest.raises(ConfigError, match="schema 99, this release knows up to 2"):
+    with pytest.raises(ConfigError, match="schema 99, this release knows up to 3"):
         RunDatabase(place).all()
     assert place.read_bytes() == before
 

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from deaf_line import DeafLine
+from fedai_server import databases
+from fedai_server import runs as run_database
 from fedai_server.runs import OVER, RunDatabase, State
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from postgresql import new_database
+from sqlalchemy import Connection
 from studies import small_study
 
 from fedai.errors import ConfigError, FederationError
@@ -159,6 +168,71 @@ def test_processes_that_write_at_once_lose_nothing_and_share_no_name(runs: RunDa
     assert sorted(names, key=lambda name: int(name[6:])) == [f"small-{n}" for n in range(1, 81)]
     assert {run.state for run in runs.all()} == {"running"}
     assert [seq for seq, _, _ in runs.facts("shared")] == list(range(1, 81))
+
+
+def lose_the_word_of_a_commit(runs: RunDatabase, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """In the driver: the next commit is done, and then reported as lost."""
+    dialect = databases._engine(f"sqlite:///{runs.place}", None).dialect
+    commit: Callable[[Any], None] = dialect.do_commit
+
+    def lose() -> None:
+        def commit_and_break(connection: Any) -> None:
+            monkeypatch.setattr(dialect, "do_commit", commit)
+            commit(connection)
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(dialect, "do_commit", commit_and_break)
+
+    return lose
+
+
+def check_each_fact_is_there_once(runs: RunDatabase, lose: Callable[[], None]) -> None:
+    name = runs.plan(small_study())
+    for number in range(3):
+        lose()
+        runs.add(name, "note", {"number": number})
+    lose()
+    runs.move(name, "finished")
+    assert [(seq, fact["number"]) for seq, _, fact in runs.facts(name)] == [(1, 0), (2, 1), (3, 2)]
+    assert runs.get(name).state == "finished"
+
+
+def test_a_fact_whose_commit_nobody_heard_of_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_database, "AWAY_S", 0.01)
+    runs = RunDatabase(tmp_path / "runs.sqlite", waits=True)
+    check_each_fact_is_there_once(runs, lose_the_word_of_a_commit(runs, monkeypatch))
+
+
+def test_a_fact_is_written_once_though_the_line_to_postgresql_breaks_after_its_commit(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_database, "AWAY_S", 0.01)
+    with TemporaryDirectory(prefix="line-") as folder:  # not pytest's: a socket's path has 107 bytes at most
+        line = DeafLine(new_database(postgresql), Path(folder))
+        check_each_fact_is_there_once(RunDatabase(line.url, waits=True), line.deafen)
+        assert line.lost == 4
+        line.close()
+
+
+def test_a_fact_that_is_committed_while_it_is_written_again_is_there_once(
+    runs: RunDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, looks = runs.plan(small_study()), []
+    key = uuid4()
+    monkeypatch.setattr(run_database, "uuid4", lambda: key)
+    look = Connection.scalar
+
+    def look_before_it_is_there(connection: Connection, statement: Any, *more: Any, **most: Any) -> Any:
+        looks.append(statement)
+        return None if len(looks) == 3 else look(connection, statement, *more, **most)
+
+    monkeypatch.setattr(Connection, "scalar", look_before_it_is_there)
+    runs.add(name, "note", {})
+    runs.add(name, "note", {})
+    assert len(looks) == 5, "a look and a number, twice, and a look that finds it"
+    assert [seq for seq, _, _ in runs.facts(name)] == [1]
 
 
 class States(RuleBasedStateMachine):

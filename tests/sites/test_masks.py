@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from burned_text import NAME, anatomy, image, ink
 from dicom_files import radiograph, save
 from fedai_site.adding import Added, add_data
 from fedai_site.catalogue import Catalogue
+from fedai_site.data_views import shown
 from fedai_site.deidentify import create_secret
 from fedai_site.deidentify.contours import inside
-from fedai_site.masks import Mask, Masks, parse_structures, read_labels
-from mask_files import circle, segmentation, slice_of, square, structure_set
+from fedai_site.masks import ADDED, Mask, Masks, parse_structures, read_labels
+from mask_files import FRAME, circle, segmentation, slice_of, square, structure_set
 from pydicom.dataset import Dataset
 
 from fedai.errors import ConfigError
@@ -28,11 +30,11 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def add(home: Path, *objects: Dataset, names: dict[str, str] = NAMES) -> Added:
+def add(home: Path, *objects: Dataset, names: dict[str, str] = NAMES, pixels: bool = False) -> Added:
     """Put the objects into the export, beside those of before, and add it."""
     for item in objects:
         save(item, home.parent / "export" / f"{item.SOPInstanceUID}.dcm")
-    return add_data(home, home.parent / "export", None, structures=names)
+    return add_data(home, home.parent / "export", None, structures=names, pixels=pixels)
 
 
 def masks_of(home: Path) -> dict[str, Mask]:
@@ -164,6 +166,102 @@ def test_an_image_without_pixel_spacing_gets_no_mask(home: Path, more: dict[str,
     assert add(home, image, segmentation([(image, "GTV-1", square(19, 13))])).quarantined == {
         "MASK_MISFIT": 1
     }
+
+
+SHAPE = (240, 320)
+LETTERS = ink(SHAPE, NAME, 8, 10)
+ORGAN = square(*SHAPE, at=90, size=60)
+
+
+def written_on() -> Dataset:
+    """A picture that lies in space, with a patient's name burned in."""
+    pixels = np.round(anatomy(*SHAPE) * 200).astype(np.uint8)
+    pixels[LETTERS] = 255
+    place = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    return image(pixels, PixelSpacing=[0.2, 0.2], FrameOfReferenceUID=FRAME, **place)
+
+
+def with_letters(kind: str = "SEG") -> Dataset:
+    """Outlines of an organ and, as a structure, of the letters in the picture."""
+    drawn = {"GTV-1": LETTERS, "Lung Hong": ORGAN}
+    if kind == "SEG":
+        return segmentation([(written_on(), name, mask) for name, mask in drawn.items()])
+    return structure_set(
+        {name: [(written_on(), one) for one in contours_around(mask)] for name, mask in drawn.items()}
+    )
+
+
+def contours_around(mask: np.ndarray) -> list[np.ndarray]:
+    """A rectangle in mm around each run of pixels in a row."""
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(int), axis=1)
+    runs = zip(np.argwhere(edges == 1), np.argwhere(edges == -1), strict=True)
+    corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0]]) - 0.5
+    found = []
+    for (row, start), (_, end) in runs:
+        rows, columns = row + corners[:, 0], np.where(corners[:, 1] < 0, start, end) - 0.5
+        found.append(np.stack([columns * 0.2, rows * 0.2, np.zeros(4)], axis=1))
+    return found
+
+
+def check_no_letter_is_left(home: Path) -> None:
+    mask, labels = only(home)
+    lesion, lung = (mask.structures.index(name) + 1 for name in ("lesion", "lung"))
+    assert not (labels == lesion).any()
+    assert not labels[LETTERS].any()
+    assert np.array_equal(labels == lung, ORGAN)
+    assert (mask.present, mask.cut) == (("lung",), int(LETTERS.sum()))
+    assert mask.blanked
+    (told,) = shown(home, mask.image)["images"]
+    assert told["mask_pixels_cut"] == mask.cut
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_text_that_was_blanked_in_an_image_is_cut_out_of_what_outlines_its_letters(
+    home: Path, kind: str
+) -> None:
+    added = add(home, written_on(), with_letters(kind), pixels=True)
+    assert (added.written, added.masks, added.quarantined) == (1, 1, {})
+    check_no_letter_is_left(home)
+
+
+def test_outlines_of_letters_that_come_before_their_image_are_cut_all_the_same(home: Path) -> None:
+    assert add(home, with_letters(), pixels=True).quarantined == {"MASK_WITHOUT_IMAGE": 1}
+    assert add(home, written_on(), pixels=True).masks == 1
+    check_no_letter_is_left(home)
+
+
+@pytest.mark.parametrize("names", [NAMES, {}])
+def test_a_mask_is_cut_when_its_image_is_cleaned_again_and_what_outlined_it_is_gone(
+    home: Path, names: dict[str, str]
+) -> None:
+    drawing = with_letters()
+    add(home, written_on(), drawing)
+    mask, labels = only(home)
+    assert (mask.blanked, mask.cut, bool(labels[LETTERS].all())) == ((), 0, True)
+    (home.parent / "export" / f"{drawing.SOPInstanceUID}.dcm").unlink()
+    add(home, names=names, pixels=True)
+    check_no_letter_is_left(home)
+    before = masks_of(home)
+    add(home, names=names, pixels=True)
+    assert masks_of(home) == before
+
+
+def test_joining_a_second_object_keeps_what_was_cut_and_cuts_that_one_too(home: Path) -> None:
+    add(home, written_on(), segmentation([(written_on(), "GTV-1", LETTERS)]), pixels=True)
+    add(home, segmentation([(written_on(), "Lung Hong", LETTERS | ORGAN)], number=2), pixels=True)
+    mask, labels = only(home)
+    assert np.array_equal(labels > 0, ORGAN)
+    assert (mask.present, mask.cut) == (("lung",), 2 * int(LETTERS.sum()))
+
+
+def test_a_table_of_masks_that_an_earlier_release_made_is_kept(home: Path) -> None:
+    add(home, IMAGE, segmentation(LESION))
+    before = masks_of(home)
+    with sqlite3.connect(home / "catalogue.sqlite") as database:
+        for column in ADDED:
+            database.execute(f"ALTER TABLE masks DROP COLUMN {column.partition(' ')[0]}")
+    assert masks_of(home) == before
+    assert add(home).masked == 1
 
 
 def test_outlines_that_come_before_their_image_wait_for_it(home: Path) -> None:

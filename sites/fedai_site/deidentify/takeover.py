@@ -1,11 +1,13 @@
 """Takes over what segmentations and structure sets outline on clean images, as masks of these.
 
-Originals are opened here, behind the same walls as images: what comes of them are labels by pixel.
+Originals are opened here, behind the same walls as images: what comes of them are labels by pixel. What was
+blanked in an image is cut out of its mask, whichever of the two came first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+import json
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -26,13 +28,14 @@ from fedai_site.deidentify.state import MASK, Source, State, Written
 from fedai_site.masks import (
     MASKS,
     MOST_LABELS,
+    Box,
     Labels,
     Mask,
     Masks,
     drop_orphans,
     is_intact,
-    pack,
     read_labels,
+    without,
     write,
 )
 from fedai_site.quarantine import Quarantine, Reason
@@ -50,6 +53,7 @@ def take(
         taking = _Pass(home, engine, names, barred, state, masks, known)
         for source in state.in_state(*map(str, OUTLINES)):
             state.note(taking.end_of(source))
+        taking.cut_out_what_was_blanked()
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,24 @@ class _Pass:
             written, grid = grids(image)
             before = self._before(written.instance, digest)
             labels, structures = _joined(self._labels(before, grid), before, outlined, spoken)
-            sources = {**(before.sources if before else {}), digest: (kind, spoken)}
-            made.append((_catalogued(written, grid, labels, structures, sources), labels))
-        for mask, labels in made:
+            whole = _recorded(written, grid, before, structures, {digest: (kind, spoken)})
+            made.append(without(labels, whole, blanked_in(written)))
+        self._keep(made)
+
+    def _keep(self, made: Iterable[tuple[Labels, Mask]]) -> None:
+        made = list(made)
+        for labels, mask in made:
             write(self.home / mask.path, labels)
-        self.masks.keep(mask for mask, _ in made)
+        self.masks.keep(mask for _, mask in made)
+
+    def cut_out_what_was_blanked(self) -> None:
+        """Also where an image was cleaned anew after its mask was made, and what outlined it is gone."""
+        masks = self.masks.all()
+        for written in self.state.objects():
+            mask = masks.get(written.instance)
+            boxes = blanked_in(written) if mask else ()
+            if mask and not {*boxes} <= {*mask.blanked} and is_intact(self.home, mask):
+                self._keep([without(read_labels(self.home / mask.path), mask, boxes)])
 
     def _grid(self, image: str, patient: str) -> tuple[Written, Grid]:
         """The clean object of an original image of the patient, and its grid."""
@@ -130,6 +147,12 @@ class _Pass:
         return read_labels(self.home / before.path)
 
 
+def blanked_in(written: Written) -> tuple[Box, ...]:
+    """The boxes over text that were blanked in a clean image of one frame, by its evidence."""
+    pixels = json.loads(written.evidence).get("pixels") or {}
+    return tuple((int(a), int(b), int(c), int(d)) for of in pixels.get("boxes", ()) for a, b, c, d in of)
+
+
 def _joined(
     labels: Labels, before: Mask | None, outlined: Outlined, spoken: tuple[str, ...]
 ) -> tuple[Labels, tuple[str, ...]]:
@@ -147,21 +170,24 @@ def _joined(
     return joined, structures
 
 
-def _catalogued(
+def _recorded(
     written: Written,
     grid: Grid,
-    labels: Labels,
+    before: Mask | None,
     structures: tuple[str, ...],
-    sources: Mapping[str, tuple[str, tuple[str, ...]]],
+    source: Mapping[str, tuple[str, tuple[str, ...]]],
 ) -> Mask:
+    """All but what follows from the labels, which `without` sees to."""
     return Mask(
         image=written.instance,
         patient=written.patient,
         path=f"{MASKS}/{written.patient}/{written.instance}.npy",
-        sha256=sha256(pack(labels)).hexdigest(),
+        sha256="",
         size=(grid.rows, grid.columns),
         spacing=grid.spacing,
         structures=structures,
-        present=tuple(name for n, name in enumerate(structures, 1) if (labels == n).any()),
-        sources=sources,
+        present=(),
+        sources={**(before.sources if before else {}), **source},
+        blanked=before.blanked if before else (),
+        cut=before.cut if before else 0,
     )
