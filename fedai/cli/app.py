@@ -8,6 +8,7 @@ import sys
 import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
 import typer
@@ -18,8 +19,9 @@ from fedai.cli.output import emit_error
 from fedai.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, ConfigError, FedaiError
 
 DEBUG = "FEDAI_DEBUG"
+typer.core.HAS_RICH = False  # helps are plain text: with it typer writes `\\[default: ...]`, for rich to read
 OWN_COMMANDS = {
-    "study": ("fedai.cli.study:app", "Check, show, hash and sign a study file."),
+    "study": ("fedai.cli.study:app", "Check, show and sign a study file; make keys."),
     "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
     "report": ("fedai.cli.report:app", "Write a run's report as one HTML file."),
     "model": ("fedai.cli.model:app", "A run's models: list, show, export."),
@@ -60,7 +62,16 @@ class _Nouns(typer.core.TyperGroup):
 def _click_command(app: typer.Typer, name: str) -> click.Command:
     command = typer.main.get_command(app)
     command.name = name
+    _suggest_once(command)
     return command
+
+
+def _suggest_once(command: click.Command) -> None:
+    """Click says what a mistyped verb may have meant; typer would say it once more."""
+    if isinstance(command, typer.core.TyperGroup):
+        command.suggest_commands = False
+        for verb in command.commands.values():
+            _suggest_once(verb)
 
 
 @click.command(cls=_Nouns, name="fedai", no_args_is_help=True, rich_markup_mode=None)
@@ -108,12 +119,18 @@ def _print_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def _final_name(path: str) -> str:
+    """What a file that is being written will be called: `a.json` of `a.json.partial` or `.a.json.partial`."""
+    if not path.endswith(".partial"):
+        return path
+    return str(Path(path).with_name(Path(path).stem.removeprefix(".")))
+
+
 def _end(error: Exception, *, as_json: bool) -> int:
     """Name a file that the system won't open or a disk that is full; what is left is a bug, and says so."""
     if isinstance(error, OSError) and error.filename is not None:
-        told = ConfigError(
-            f"{error.strerror}: {error.filename}", hint="check path, permissions and free space"
-        )
+        name = _final_name(str(error.filename2 or error.filename))
+        told = ConfigError(f"{error.strerror}: {name}", hint="check path, permissions and free space")
         emit_error(told, as_json=as_json)
         return told.exit_code
     if os.environ.get(DEBUG):
