@@ -9,6 +9,7 @@ import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 import typer
@@ -33,6 +34,21 @@ ENTRY_POINT_HELP = {
     "server": "At the coordinator: set up, start, admit sites.",
     "run": "At the coordinator: start, watch, list, show and stop runs.",
 }
+
+
+class _Argument(typer.core.TyperArgument):
+    """An argument that keeps its help: click 8.5 has one of its own and empties that of typer 0.20."""
+
+    def __init__(self, *, help: str | None = None, **more: Any) -> None:
+        super().__init__(help=help, **more)
+        self.told = help or ""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        name, said = super().get_help_record(ctx) or ("", "")
+        return name, said if self.help else f"{self.told}  {said}".strip()
+
+
+typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]
 
 
 class _Nouns(typer.core.TyperGroup):

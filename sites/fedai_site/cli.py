@@ -226,7 +226,8 @@ def restore(
     made = unpack(file, home)
     lines = [
         f"home  {made.folder}",
-        "next: withdraw again who has withdrawn since the backup was made",
+        "next: end the agent of the home that it was made of: of two with one key one is let in",
+        "then: withdraw again who has withdrawn since the backup was made",
         f"then: fedai site add-data {home} FOLDER",
     ]
     emit({"home": str(made.folder), "site": made.settings.name}, as_json=as_json, lines=lines)

@@ -198,7 +198,10 @@ def verify(
 @app.command()
 def review(
     out: Out,
-    private: Private = None,
+    private: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what must not leave; default: OUT.private, of a home its deid."),
+    ] = None,
     item: Annotated[str, typer.Option(help="The item's number, as the list shows it.")] = "",
     decide: Annotated[str, typer.Option(help="release or refuse.")] = "",
     by: Annotated[str, typer.Option(help="Who decides.")] = "",

@@ -215,6 +215,22 @@ def test_no_help_has_a_backslash_and_the_defaults_are_told() -> None:
     assert "hash" not in helps["study",].partition("Commands:")[0]
 
 
+def test_a_help_says_what_each_argument_is() -> None:
+    shown = dict(verbs(app.fedai))["server", "admit"]
+    said = shown.get_help(click.Context(shown))
+    assert "The site's keys/agent.pub.  [required]" in said
+    assert said.count("The site's keys/agent.pub.") == 1
+    silent = {
+        (*words, parameter.name)
+        for words, command in verbs(app.fedai)
+        for parameter in command.params
+        if isinstance(parameter, click.Argument)
+        and (record := parameter.get_help_record(click.Context(command))) is not None
+        and record[1].strip("[]") in ("", "required")
+    }
+    assert silent == set()
+
+
 def test_a_mistyped_verb_is_answered_with_one_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["study", "chekc"], ["site", "ledger", "shwo"]):
         assert run(words) == 2
