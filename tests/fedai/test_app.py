@@ -232,6 +232,6 @@ def test_a_help_says_what_each_argument_is() -> None:
 
 
 def test_a_mistyped_verb_is_answered_with_one_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["study", "chekc"], ["site", "ledger", "shwo"]):
+    for words in (["studdy"], ["study", "chekc"], ["site", "ledger", "shwo"]):
         assert run(words) == 2
         assert capsys.readouterr().err.count("Did you mean") == 1
