@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from fedai.modalities import check_modality
 from fedai.yamlfile import Frozen
 
 OLDEST_YEARS = 90  # "90 and older", as HIPAA's Safe Harbor asks (45 CFR 164.514(b)(2)(i)(C))
@@ -21,6 +22,7 @@ Maker = Literal[
 FILTERS = ("body_part", "manufacturer", "slice_thickness_mm", "age_years", "study_years")
 """The filters that came later than studies: one that is left out doesn't change a study's hash."""
 Code = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9 _]{0,15}$")]
+Modality = Annotated[str, AfterValidator(check_modality)]
 Years = Annotated[int, Field(ge=0, le=OLDEST_YEARS)]
 Year = Annotated[int, Field(ge=1970, le=2200)]
 Millimetres = Annotated[float, Field(gt=0, le=1000)]
@@ -52,9 +54,7 @@ class CohortRules(Frozen):
     whether it is what is asked for doesn't take part.
     """
 
-    modality: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")], ...], Field(max_length=100)
-    ] = ()
+    modality: Annotated[tuple[Modality, ...], Field(max_length=100)] = ()
     body_part: Annotated[tuple[Code, ...], Field(max_length=100)] = ()
     manufacturer: Annotated[tuple[Maker, ...], Field(max_length=100)] = ()
     slice_thickness_mm: SliceThickness | None = None

@@ -14,6 +14,7 @@ site only as `code` and a reference into that site's own log, never with its tex
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 BUG_EXIT_CODE = 70
@@ -43,6 +44,13 @@ class ConfigError(FedaiError):
 
     exit_code = 2
     code = "CONFIG"
+
+
+def check_there(path: Path, hint: str) -> None:
+    """Raise ConfigError, with the next step, where there is no such file."""
+    if not path.is_file():
+        what = "this is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise ConfigError(what, where=str(path), hint=hint)
 
 
 class DataError(FedaiError):

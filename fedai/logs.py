@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -21,6 +22,16 @@ def about(**facts: str | int) -> None:
     """From now on this process's lines are about these (of FIELDS), and no longer about others."""
     global _subject
     _subject = {name: fact for name, fact in facts.items() if fact}
+
+
+class TextLines(logging.Formatter):
+    """A line of text, with the time in UTC as the ledger has it, and its zone."""
+
+    default_msec_format = "%s,%03d UTC"
+
+    def __init__(self) -> None:
+        super().__init__(PLAIN)
+        self.converter = time.gmtime
 
 
 class JsonLines(logging.Formatter):
@@ -39,7 +50,7 @@ class JsonLines(logging.Formatter):
 
 def formatter(log_format: LogFormat) -> logging.Formatter:
     """What writes lines in this format."""
-    return JsonLines() if log_format == "json" else logging.Formatter(PLAIN)
+    return JsonLines() if log_format == "json" else TextLines()
 
 
 def write_json(log_format: LogFormat) -> None:

@@ -90,6 +90,12 @@ class _File:
             self.problems.append((0, f"is empty: its first line names the columns {PATIENT}, {LABEL}, ..."))
             return
         names = [name.strip() for name in rows[0][1]]
+        if separator := _separator(names):
+            what = (
+                f"is separated by {separator}, not by commas: save it as CSV with commas and decimal points"
+            )
+            self.problems.append((rows[0][0], what))  # of the cells nothing can be said
+            return
         self.problems += [(rows[0][0], what) for what in _header_problems(names)]
         body = rows[1:]
         self.problems += [
@@ -138,10 +144,13 @@ def _rows(content: bytes) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
+def _separator(names: Sequence[str]) -> str:
+    """What separates the columns in place of commas, in a word; empty where commas do."""
+    found = [word for mark, word in ((";", "semicolons"), ("\t", "tabs")) if mark in names[0]]
+    return found[0] if found and len(names) == 1 else ""
+
+
 def _header_problems(names: Sequence[str]) -> Iterator[str]:
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        yield "columns are not separated by commas"
-        return
     for name, times in Counter(names).items():
         if not name:
             yield "a column has no name"

@@ -145,7 +145,7 @@ def sign_study(study: Path, sha256: str, key: Path) -> StudySignature:
         key=public_key(private),
         signature=sign("study", {"sha256": sha256}, private),
     )
-    partial = signature_file(study).with_suffix(".partial")
+    partial = study.with_name(f"{signature_file(study).name}.partial")
     partial.write_text(made.model_dump_json(indent=1) + "\n", encoding="ascii")
     partial.replace(signature_file(study))
     return made

@@ -25,6 +25,16 @@ PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "f
 LONGEST_NUMBER = 40
 WITHHELD = "?"  # stands for a value that was found odd while the rest of the file is checked
 ODD_NUMBER = re.compile(r"[-+]?0[0-9xbo]|.*[:_]")  # octal, hexadecimal, binary, base 60, 1_000
+KINDS = {
+    "Study": ("a study", frozenset({"task", "network", "training", "rounds", "strategy"})),
+    "SiteSettings": ("a site's settings (site.yaml)", frozenset({"name", "server"})),
+    "Policy": ("a site's policy", frozenset({"signers", "approvers", "approval_days", "minimum_cohort",
+                                             "minimum_cell", "new_cases", "limits", "purposes", "tasks"})),
+    "Settings": ("a server's settings (server.yaml)", frozenset({"public_host", "public_port"})),
+}  # fmt: skip
+"""Model -> what its files are called, and keys by which such a file is known where another is asked for."""
+OF_A_KIND = 2  # of these keys
+COMMON = {"name", "version", "sites", "purpose"}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -79,6 +89,7 @@ def parse(raw: bytes, model: type[Model], file: str) -> Model:
     node = _compose(raw, file)
     hidden = _structure_problems(node)
     data = yaml.SafeLoader("").construct_document(node)
+    _refuse_other_kinds(data, model, file)
     crossed = [
         _cross_problem(node, *finding) for finding in getattr(model, "cross_checks", lambda _: [])(data)
     ]
@@ -91,6 +102,20 @@ def parse(raw: bytes, model: type[Model], file: str) -> Model:
     if crossed or hidden:
         raise FileProblems(file, hidden + _elsewhere(crossed, hidden))
     return valid
+
+
+def _refuse_other_kinds(data: Any, model: type[BaseModel], file: str) -> None:
+    """Raise ConfigError for a sound file of another kind: one line, not one for each of its keys."""
+    wanted = KINDS.get(model.__name__, ("what is asked for here", frozenset()))[0]
+    for name, (kind, known) in KINDS.items():
+        if name != model.__name__ and len(known & set(data)) >= OF_A_KIND and not data.keys() & _own(model):
+            raise ConfigError(f"{file} is {kind}, not {wanted}", hint="name the right file")
+
+
+def _own(model: type[BaseModel]) -> set[str]:
+    """Keys that a file of this model must have and that tell it from the others."""
+    required = {name for name, field in model.model_fields.items() if field.is_required()}
+    return (required or set(model.model_fields)) - COMMON
 
 
 def _elsewhere(problems: list[Problem], told: list[Problem]) -> list[Problem]:

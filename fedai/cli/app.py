@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import click
 import typer
@@ -18,8 +21,9 @@ from fedai.cli.output import emit_error
 from fedai.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, ConfigError, FedaiError
 
 DEBUG = "FEDAI_DEBUG"
+typer.core.HAS_RICH = False  # helps are plain text: with it typer writes `\\[default: ...]`, for rich to read
 OWN_COMMANDS = {
-    "study": ("fedai.cli.study:app", "Check, show, hash and sign a study file."),
+    "study": ("fedai.cli.study:app", "Check, show and sign a study file; make keys."),
     "compare": ("fedai.cli.compare:app", "Compare the models of a run, with intervals."),
     "report": ("fedai.cli.report:app", "Write a run's report as one HTML file."),
     "model": ("fedai.cli.model:app", "A run's models: list, show, export."),
@@ -31,6 +35,21 @@ ENTRY_POINT_HELP = {
     "server": "At the coordinator: set up, start, admit sites.",
     "run": "At the coordinator: start, watch, list, show and stop runs.",
 }
+
+
+class _Argument(typer.core.TyperArgument):
+    """An argument that keeps its help: click 8.5 has one of its own and empties that of typer 0.20."""
+
+    def __init__(self, *, help: str | None = None, **more: Any) -> None:
+        super().__init__(help=help, **more)
+        self.told = help or ""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        name, said = super().get_help_record(ctx) or ("", "")
+        return name, said if self.help else f"{self.told}  {said}".strip()
+
+
+typer.main.TyperArgument = _Argument  # type: ignore[attr-defined]
 
 
 class _Nouns(typer.core.TyperGroup):
@@ -48,6 +67,17 @@ class _Nouns(typer.core.TyperGroup):
             return _click_command(point.load(), cmd_name)
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self._summary(name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
@@ -60,7 +90,16 @@ class _Nouns(typer.core.TyperGroup):
 def _click_command(app: typer.Typer, name: str) -> click.Command:
     command = typer.main.get_command(app)
     command.name = name
+    _suggest_once(command)
     return command
+
+
+def _suggest_once(command: click.Command) -> None:
+    """Click says what a mistyped verb may have meant; typer would say it once more."""
+    if isinstance(command, typer.core.TyperGroup):
+        command.suggest_commands = False
+        for verb in command.commands.values():
+            _suggest_once(verb)
 
 
 @click.command(cls=_Nouns, name="fedai", no_args_is_help=True, rich_markup_mode=None)
@@ -108,12 +147,18 @@ def _print_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def _final_name(path: str) -> str:
+    """What a file that is being written will be called: `a.json` of `a.json.partial` or `.a.json.partial`."""
+    if not path.endswith(".partial"):
+        return path
+    return str(Path(path).with_name(Path(path).stem.removeprefix(".")))
+
+
 def _end(error: Exception, *, as_json: bool) -> int:
     """Name a file that the system won't open or a disk that is full; what is left is a bug, and says so."""
     if isinstance(error, OSError) and error.filename is not None:
-        told = ConfigError(
-            f"{error.strerror}: {error.filename}", hint="check path, permissions and free space"
-        )
+        name = _final_name(str(error.filename2 or error.filename))
+        told = ConfigError(f"{error.strerror}: {name}", hint="check path, permissions and free space")
         emit_error(told, as_json=as_json)
         return told.exit_code
     if os.environ.get(DEBUG):

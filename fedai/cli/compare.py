@@ -59,7 +59,9 @@ def compare(
 ) -> None:
     """Compare models on the same cases, with 95% intervals that treat patients as the unit."""
     if scores:
-        _compare_files([*scores, *map(Path, runs or [])], threshold or [], margin, against, as_json=as_json)
+        files = [*scores, *map(Path, runs or [])]
+        _refuse_runs(files, home)
+        _compare_files(files, threshold or [], margin, against, as_json=as_json)
         return
     if threshold:
         raise ConfigError("--threshold goes with --scores: a run's is fixed in its study", hint="see --help")
@@ -162,6 +164,16 @@ def margin_and_comparison(
     if against is None and len(records) > 1:
         against = f"{next(iter(records))}/{FEDERATED}"
     return compare_models(judgement, against=against, margin=margin)
+
+
+def _refuse_runs(files: list[Path], home: Path) -> None:
+    """Raise ConfigError where --scores is given a run, or another folder, in place of a file."""
+    for path in files:
+        is_run = any((folder / "record.json").is_file() for folder in (path, home / "registry" / path))
+        if not path.is_file() and (is_run or path.is_dir()):
+            kind = "run" if is_run else "folder"
+            what = f"--scores takes files of scores, one CSV per site; {path} is a {kind}"
+            raise ConfigError(what, hint=f"fedai compare {path}" if is_run else "name the files in it")
 
 
 def _compare_files(

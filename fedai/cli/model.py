@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, table
+from fedai.cli.output import ForceOption, JsonOption, check_targets, emit, plain, table
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 HERE = Path()
@@ -56,7 +56,7 @@ def show(run: RunName, name: ModelName, home: Home = HERE, as_json: JsonOption =
     found = find_model(find_run(run, home), name)
     told: dict[str, Any] = {"model": found.name, "path": str(found.path), "sha256": found.sha256}
     told["manifest"] = found.facts
-    lines = [f"{key}  {value}" for key, value in {**told, **found.facts}.items() if key != "manifest"]
+    lines = [f"{key}  {plain(value)}" for key, value in {**told, **found.facts}.items() if key != "manifest"]
     emit(told, as_json=as_json, lines=lines)
 
 
@@ -67,11 +67,14 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write; of a MONAI bundle a new folder.")],
     to: Annotated[Form, typer.Option(help="The form of the file.")] = Form.torchscript,
     home: Home = HERE,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model for other software; it is loaded back and compared before the file is there."""
     from fedai.record import find_run
 
+    if to is not Form.monai_bundle:  # a bundle's folder is never written over
+        check_targets(out, force=force)
     apart = _exporter(to)(find_run(run, home), name, out)
     told = {"model": name, "form": to.value, "file": str(out), "largest_difference": apart}
     emit(told, as_json=as_json, lines=[f"{out}  scores differ by {apart:.1g} at most"])
@@ -93,6 +96,7 @@ def card(
     name: ModelName,
     out: Annotated[Path, typer.Option(help="The Markdown file to write; its facts go beside it as .json.")],
     home: Home = HERE,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's card: what it is and for, what it learned from, how well it does, what isn't known."""
@@ -101,8 +105,9 @@ def card(
     from fedai.model_card import card_of, markdown
     from fedai.record import find_run
 
-    found = card_of(find_run(run, home), name)
     facts = out.with_suffix(".json")
+    check_targets(out, facts, force=force)
+    found = card_of(find_run(run, home), name)
     out.write_text(markdown(found), encoding="utf-8")
     facts.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
     emit(

@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedai.errors import FedaiError
+from fedai.errors import ConfigError, FedaiError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 
 
 def emit(result: Mapping[str, object], *, as_json: bool, lines: Iterable[str] = ()) -> None:
@@ -39,6 +42,22 @@ def emit_error(error: FedaiError, *, as_json: bool) -> None:
         print(f"  next: {error.hint}", file=sys.stderr)
 
 
+def check_targets(*files: Path, force: bool) -> None:
+    """Before the work begins. Raises ConfigError where a file to be written is there (unless `force`), is a
+    folder, or has no folder to lie in.
+    """
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(
+                f"{file} is a folder", hint="give the name of a file in it; nothing was written"
+            )
+        if file.exists() and not force:
+            hint = "name another file, or give --force to write over this one; nothing was written"
+            raise ConfigError(f"{file} is there already", hint=hint)
+        if not file.absolute().parent.is_dir():
+            raise ConfigError(f"there is no folder {file.parent}", hint="make it, or name another file")
+
+
 def progress_line(text: str) -> None:
     """One line of progress on stderr, so that stdout stays clean for `--json`."""
     print(text, file=sys.stderr, flush=True)
@@ -63,6 +82,26 @@ def file_progress() -> Iterator[Callable[[int, int], None]]:
 def _tell_of_files(done: int, total: int) -> None:
     if done % 500 == 0:
         progress_line(f"{done} of {total or '?'} files")
+
+
+def plain(value: object) -> str:
+    """A value as a person writes it: lists with commas, yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return "" if value is None else str(value)
+
+
+def when(text: str) -> str:
+    """A time of ours (ISO 8601) in UTC and to the second, with its zone; any other text as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment.tzinfo else text
 
 
 def table(headings: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit
+from fedai.cli.output import ForceOption, JsonOption, check_targets, emit
 
 if TYPE_CHECKING:
     from fedai.outline_results import OutlineComparison
@@ -34,6 +34,7 @@ def report(
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Compare the others with this one; else federated.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run, or of several on the same cases: one HTML file that needs nothing else."""
@@ -43,14 +44,15 @@ def report(
     from fedai.record import find_run
     from fedai.report import render
 
+    path = out or find_run(runs[0], home) / "report.html"
+    check_targets(path, *([csv] if csv else []), force=force)
     outlined = outlined_runs(runs, home, against=against)
     if outlined:
-        _report_outlines(*outlined, out or find_run(runs[0], home) / "report.html", csv, as_json=as_json)
+        _report_outlines(*outlined, path, csv, as_json=as_json)
         return
     records, judgement = joined_runs(runs, home)
     comparison = margin_and_comparison(records, judgement, against=against)
     record, *others = records.values()
-    path = out or find_run(runs[0], home) / "report.html"
     path.write_text(render(record, comparison, judgement, others), encoding="utf-8")
     told = {"report": str(path)}
     if csv is not None:

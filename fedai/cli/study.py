@@ -1,4 +1,4 @@
-"""`fedai study`: check a study file, show it whole, give its hash."""
+"""`fedai study`: check a study file, show it whole with its hash, sign it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from fedai.cli.output import JsonOption, emit
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False,
-                  help="Check, show, hash and sign a study file.")  # fmt: skip
+                  help="Check, show and sign a study file; make keys.")  # fmt: skip
 StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY")]
 
 

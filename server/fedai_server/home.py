@@ -240,12 +240,22 @@ def split_host_port(text: str, default_port: int = DEFAULT_PUBLIC_PORT) -> tuple
     host = (match[1] or match[2]) if match else ""
     port = int(match[3]) if match and match[3] else default_port
     if not is_host(host) or not 1 <= port <= 65535:
-        raise ConfigError(f"{text!r} is not HOST:PORT", hint="for example fed.example.org:8443")
+        raise ConfigError(f"--public: {text!r} is not HOST:PORT", hint="for example fed.example.org:8443")
     return host, port
 
 
 def write_file(path: Path, content: bytes, *, mode: int) -> None:
-    """Write whole or not at all (temporary file, then rename), with `mode` from its first byte on."""
+    """Write whole or not at all (temporary file, then rename), with `mode` from its first byte on. A system's
+    error names `path`.
+    """
+    try:
+        _write_and_rename(path, content, mode)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _write_and_rename(path: Path, content: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -272,8 +282,22 @@ def _settings(
             loopback_port=loopback_port, names=names, authority="consortium" if consortium else "own",
         )  # fmt: skip
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "\n".join(f"{_option(e['loc'])}{_plain(e['msg'])}" for e in error.errors())
         raise ConfigError(problems, hint="see fedai server init --help") from None
+
+
+def _option(place: tuple[int | str, ...]) -> str:
+    """The option of `fedai server init` that a setting comes from."""
+    options = {"names": "--name", "loopback_port": "--loopback-port"}
+    return f"{options.get(str(place[0]), '--public')}: " if place else ""
+
+
+def _plain(message: str) -> str:
+    """pydantic's message as we say it."""
+    for name in ("public", "loopback"):
+        message = message.replace(f"{name}_port", f"the {name} port")
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def _listen_host(public_host: str) -> str:

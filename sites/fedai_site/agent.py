@@ -72,6 +72,7 @@ class Agent:
     until: float = float("inf")  # Unix time after which the work in hand may not go on
     over: threading.Event = field(default_factory=threading.Event)
     waiting: Envelope | None = None
+    said: tuple[str, str] = ("", "")  # state and text, as `status` tells them
 
     def __post_init__(self) -> None:
         self.sent = Sent(self.home.sent, self.home.settings.keep_sent_days)
@@ -124,6 +125,7 @@ class Agent:
                 self._handle(fleet, envelope)
                 busy_at = time.monotonic()
                 continue
+            self._rest()
             self._forget()
             self.stop.wait(self._pause(time.monotonic() - busy_at))
 
@@ -321,6 +323,16 @@ class Agent:
     def _say(self, state: str, text: str) -> None:
         log.info(text)
         self.tell(f"{self.home.settings.name}: {text}")
+        self._write_status(state, text)
+
+    def _rest(self) -> None:
+        """No task is in hand any more: `status` says so, and what the last one was."""
+        state, text = self.said
+        if state == "working":
+            self._write_status("connected", f"waits for a task; the last was {text}")
+
+    def _write_status(self, state: str, text: str) -> None:
+        self.said = state, text
         now = datetime.now(UTC).isoformat(timespec="seconds")
         partial = self.home.status.with_suffix(".partial")
         said = json.dumps(

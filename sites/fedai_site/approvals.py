@@ -200,7 +200,7 @@ def _stands(before: Terms, now: Terms) -> bool:
 
 def _write(folder: Path, study: Study, kept: Kept) -> Approval:
     path = folder / f"{study.sha256}.json"
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_text(kept.model_dump_json(indent=1), encoding="utf-8")
     partial.replace(path)
     return _line(study, kept)
@@ -255,9 +255,14 @@ def standing(folder: Path) -> list[tuple[Kept, Approval]]:
 
 def approved_before(folder: Path, name: str) -> list[tuple[Kept, Study]]:
     """Every version of a study that was ever approved here, whether it still is or not; the newest last."""
+    return [pair for pair in ever_approved(folder) if pair[1].name == name]
+
+
+def ever_approved(folder: Path) -> list[tuple[Kept, Study]]:
+    """All that was ever approved here and is still on record, taken back or not; the newest last."""
     paths = [*folder.glob("*.json"), *(folder / "revoked").glob("*.json")]
     found = [(kept, parse_study(kept.study)) for path in paths if (kept := _whole(path)) is not None]
-    return sorted((pair for pair in found if pair[1].name == name), key=lambda pair: pair[0].approved_at)
+    return sorted(found, key=lambda pair: pair[0].approved_at)
 
 
 def find(folder: Path, study: Study) -> Kept | None:

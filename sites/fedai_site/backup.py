@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest
@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedai.errors import ConfigError, DataError
+from fedai.errors import ConfigError, DataError, check_there
 from fedai_site.catalogue import SCHEMA_VERSION, Catalogue
 from fedai_site.deidentify.pseudonyms import load_secret
 from fedai_site.home import SiteHome, open_home
@@ -32,6 +32,7 @@ MANIFEST = "MANIFEST.json"
 FORM = 1
 DATABASES = ("catalogue.sqlite", "deid/state.sqlite")
 LEDGER, HEADS = "ledger.jsonl", "ledger.heads.jsonl"
+OF_ITS_NAMES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 FILES = (
     "site.yaml", "policy.yaml", "*.pem", "keys/*", "approvals/**/*", "requests/*", "receipts/*",
     "runs/asked/*", "runs/spent/*", "runs/*/run-id",
@@ -51,19 +52,31 @@ def back_up(home: SiteHome, target: Path) -> dict[str, Any]:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": {},
     }
-    with TemporaryDirectory(prefix=".backup-", dir=target.resolve().parent) as aside:
-        partial = Path(aside) / "backup.tar"
+    with _beside(target, ".backup-") as aside:
+        partial = aside / "backup.tar"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                for name, path in _contents(home.folder, Path(aside)):
+                for name, path in _contents(home.folder, aside):
                     manifest["files"][name] = _hash(path)
                     archive.add(path, name, recursive=False)
-                (Path(aside) / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-                archive.add(Path(aside) / MANIFEST, MANIFEST)
+                (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+                archive.add(aside / MANIFEST, MANIFEST)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(target)
     return manifest
+
+
+@contextmanager
+def _beside(target: Path, prefix: str) -> Iterator[Path]:
+    """A folder beside `target` for what becomes it; an error of the system is told of `target`."""
+    try:
+        with TemporaryDirectory(prefix=prefix, dir=target.resolve().parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.filename is None or prefix in str(error.filename):
+            error.filename, error.filename2 = str(target), None
+        raise
 
 
 def _hash(path: Path) -> str:
@@ -105,12 +118,14 @@ def _ledger(folder: Path, aside: Path) -> Iterator[tuple[str, Path]]:
 def restore(source: Path, folder: Path) -> SiteHome:
     """Make a home from a backup, in a folder that isn't there yet.
 
-    Raises ConfigError where it is, DataError for a file that is no whole backup; then nothing is left of it.
+    Raises ConfigError where it is, or where there is no backup; DataError for a file that is no whole one;
+    then nothing is left of it.
     """
+    check_there(source, "give a file that `fedai site backup` wrote")
     if folder.exists():
         raise ConfigError(f"{folder} exists", hint="restore into a new folder")
-    with TemporaryDirectory(prefix=".restore-", dir=folder.resolve().parent) as aside:
-        made = Path(aside) / "home"
+    with _beside(folder, ".restore-") as aside:
+        made = aside / "home"
         made.mkdir(mode=0o700)
         _unpack(source, made)
         for part in ("keys", "approvals", "clean", "cache", "runs"):
@@ -132,7 +147,7 @@ def _unpack(source: Path, folder: Path) -> None:
                     shutil.copyfileobj(content, file)
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = dict(manifest["files"])
-    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, RecursionError):
+    except (tarfile.TarError, KeyError, ValueError, TypeError, RecursionError, *OF_ITS_NAMES):
         raise _no_backup(source, "it is no backup of a home, or isn't whole") from None
     if manifest.get("form") != FORM:
         raise _no_backup(source, "another release made it")

@@ -76,7 +76,7 @@ def _settings(config: Path | None, options: dict[str, Any]) -> Any:
     import json
 
     from fedai.errors import ConfigError
-    from fedai.yamlfile import load, parse
+    from fedai.yamlfile import FileProblems, load, parse
     from fedai_site.home import SiteSettings
 
     if config is not None:
@@ -91,7 +91,12 @@ def _settings(config: Path | None, options: dict[str, Any]) -> Any:
             raise ConfigError(f"give {', '.join(missing)}, or --config FILE", hint="fedai site init --help")
         kept = {"name": options["name"], "server": {"address": options["server"], "ca": str(options["ca"])}}
     raw = json.dumps(kept, ensure_ascii=False).encode("utf-8", "surrogateescape")
-    return parse(raw, SiteSettings, str(config or "the options"))
+    try:
+        return parse(raw, SiteSettings, "the options")
+    except FileProblems as found:  # the file was sound: it is what the options say
+        told = [f"--{one.path.removeprefix('server.')}: {one.text}" for one in found.problems]
+        told = [line.replace("--address:", "--server:") for line in told]
+        raise ConfigError("\n".join(told), hint="fedai site init --help") from None
 
 
 @app.command("renew-key")
@@ -221,7 +226,8 @@ def restore(
     made = unpack(file, home)
     lines = [
         f"home  {made.folder}",
-        "next: withdraw again who has withdrawn since the backup was made",
+        "next: end the agent of the home that it was made of: of two with one key one is let in",
+        "then: withdraw again who has withdrawn since the backup was made",
         f"then: fedai site add-data {home} FOLDER",
     ]
     emit({"home": str(made.folder), "site": made.settings.name}, as_json=as_json, lines=lines)

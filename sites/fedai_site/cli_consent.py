@@ -74,8 +74,9 @@ def withdraw(
 
     site = open_home(home)
     catch_up(site)
+    before = set(site.receipts.glob("*.json"))
     paths = carry_out(site, find_patients(site, pseudonyms or [], file))
-    receipts = [{"file": str(path), **_facts(path)} for path in paths]
+    receipts = [{"file": str(path), "made_before": path in before, **_facts(path)} for path in paths]
     lines = [line for receipt in receipts for line in _receipt_lines(receipt)]
     emit({"receipts": receipts}, as_json=as_json, lines=lines)
 
@@ -88,6 +89,11 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _receipt_lines(facts: dict[str, Any]) -> list[str]:
+    if facts.get("made_before"):
+        return [
+            f"{facts['patient']} had withdrawn {facts['withdrawn_at']}; nothing more of them was found",
+            f"  receipt   {facts['file']}  (of the deletion then)",
+        ]
     deleted = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in facts["deleted"].items())
     searched = facts["searched"]
     lines = [

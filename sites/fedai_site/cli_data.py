@@ -85,7 +85,18 @@ def add_data(
         assert folder is not None
         with file_progress() as progress:
             added = add(site.folder, folder, labels, **_with(chosen, progress))
-        _tell(added, as_json)
+        _check_found(added, folder)
+        _tell(site, added, as_json)
+
+
+def _check_found(added: Added, folder: Path) -> None:
+    """Raise DataError where a folder holds no file; what a label file says is in force all the same."""
+    from fedai.errors import DataError
+
+    if not added.found:
+        now = f"; {added.labelled} images that were here have a label now" if added.label_rows else ""
+        hint = "give the folder of the DICOM export: is it the right one, and mounted?"
+        raise DataError(f"no file was found here{now}", where=str(folder), hint=hint)
 
 
 def _with(chosen: Chosen, progress: Callable[[int, int], None] | None) -> Chosen:
@@ -103,7 +114,7 @@ def _fetch(
     with file_progress() as progress:
         added = add_inbox(site.folder, labels, coming=fetching.coming, **_with(chosen, progress))
     fetching.check()
-    _tell(added, as_json)
+    _tell(site, added, as_json)
 
 
 def _take(site: SiteHome, labels: Path | None, chosen: Chosen, every: float | None, as_json: bool) -> None:
@@ -113,21 +124,23 @@ def _take(site: SiteHome, labels: Path | None, chosen: Chosen, every: float | No
 
     with file_progress() as progress:
         added = add_inbox(site.folder, labels, **_with(chosen, progress))
-    _tell(added, as_json)
+    _tell(site, added, as_json)
     seen = what_waits(site.folder / INBOX)
     while every is not None:
         time.sleep(every)
         if what_waits(site.folder / INBOX) == seen:  # what is in quarantine stays
             continue
         try:
-            _tell(add_inbox(site.folder, labels, **chosen), as_json)
+            _tell(site, add_inbox(site.folder, labels, **chosen), as_json)
         except AtWork:
             continue
         seen = what_waits(site.folder / INBOX)
 
 
-def _tell(added: Added, as_json: bool) -> None:
-    emit(vars(added), as_json=as_json, lines=_added_lines(added))
+def _tell(site: SiteHome, added: Added, as_json: bool) -> None:
+    lines = _added_lines(added)
+    lines += [f"next: fedai site deid review {site.folder}"] if added.quarantined else []
+    emit(vars(added), as_json=as_json, lines=lines)
 
 
 def _added_lines(added: Added) -> list[str]:

@@ -198,19 +198,25 @@ def verify(
 @app.command()
 def review(
     out: Out,
-    private: Private = None,
+    private: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what must not leave; default: OUT.private, of a home its deid."),
+    ] = None,
     item: Annotated[str, typer.Option(help="The item's number, as the list shows it.")] = "",
     decide: Annotated[str, typer.Option(help="release or refuse.")] = "",
     by: Annotated[str, typer.Option(help="Who decides.")] = "",
     reason: Annotated[str, typer.Option(help="Why.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """What is in quarantine, why, and what would free it; on a terminal, decide one by one."""
+    """What is in quarantine, why, and what would free it; on a terminal, decide one by one.
+
+    OUT may also be a site's home, whose quarantine is that of add-data.
+    """
     from fedai.errors import ConfigError
     from fedai_site.deidentify.review import decide as decide_item
     from fedai_site.deidentify.review import listed, walk
 
-    folder = private or out.with_name(f"{out.name}.private")
+    folder = private or _private_of(out)
     if decide and not item:
         raise ConfigError("which item?", hint="give its number with --item, as the list shows it")
     if item and decide:
@@ -230,6 +236,14 @@ def review(
     headings = ("item", "reason", "the object", "what would free it", "decision")
     lines = table(headings, rows) if rows else ["quarantine is empty"]
     emit({"items": items}, as_json=as_json, lines=lines)
+
+
+def _private_of(out: Path) -> Path:
+    """Where the run that wrote OUT keeps what must not leave; OUT may be a site's home, or its `clean`."""
+    from fedai_site.home import CLEAN, DEID
+
+    home = out.absolute().parent if out.name == CLEAN else out
+    return home / DEID if (home / "site.yaml").is_file() else out.with_name(f"{out.name}.private")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit
+from fedai.cli.output import JsonOption, emit, when
 
 if TYPE_CHECKING:
     from fedai_site.home import SiteHome
@@ -52,7 +52,7 @@ def _install(file: Path, path: Path) -> None:
     from fedai_site.policy import Policy
 
     load(file, Policy)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(file.read_bytes())
     partial.replace(path)
 
@@ -80,20 +80,25 @@ def approve(home: Home, study: StudyFile,
     from fedai.errors import ConfigError
     from fedai.signatures import read_signature
     from fedai.study import read_study
+    from fedai_site import requests
     from fedai_site.home import open_home
+    from fedai_site.overview import cohort_warnings
 
     if by is not None and not by.strip():
         raise ConfigError("--by is empty", hint="give the name of who says yes")
     who = getpass.getuser() if by is None else by.strip()
-    told = _approve(open_home(home), read_study(study), read_signature(study), who, key)
+    site, read = open_home(home), read_study(study)
+    told = _approve(site, read, read_signature(study), who, key)
+    requests.keep(site, read, study)
     lines = [
         f"approved {told['study_name']} version {told['version']} by {told['approved_by']}",
         f"hash     {told['study_sha256']}",
         f"key      {told['fingerprint']}",
-        f"until    {told['expires'] or 'it is revoked'}",
+        f"until    {when(told['expires']) or 'it is revoked'}",
     ]
     if told["waits_for_second"]:
         lines.append("next: a second person approves it likewise")
+    lines += cohort_warnings(told["cohort"], str(home))
     emit(told, as_json=as_json, lines=lines)
 
 
@@ -101,9 +106,11 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     from datetime import UTC, datetime
 
     from fedai.signatures import fingerprint, public_key, read_key, write_key
+    from fedai.wire import MINIMUM_CELL
     from fedai_site import approvals
     from fedai_site import policy as rules
     from fedai_site.cohort import select
+    from fedai_site.overview import cohort_facts
 
     rules.check_named(study, site.settings.name)
     rules.check_signature(study, signature)
@@ -122,11 +129,24 @@ def _approve(site: SiteHome, study: Any, signature: Any, by: str, key: Path | No
     terms = approvals.terms_of(study, found, cohort, now)
     approval = approvals.sign_approval(site.approvals, study, by, file, terms, cohort, signature)
     waits = bool(found and found.two_persons and approval.signatures < 2)
-    return {**vars(approval), "fingerprint": print_, "waits_for_second": waits}
+    least = max(study.cohort.minimum_patients, found.minimum_cell if found else MINIMUM_CELL)
+    counted = {**cohort_facts(cohort), "training_patients_wanted": least}
+    return {**vars(approval), "fingerprint": print_, "waits_for_second": waits, "cohort": counted}
+
+
+STATES = {
+    "NOT_APPROVED": "waiting",
+    "SECOND_APPROVAL": "waiting for a second person",
+    **{state: state.lower() for state in ("APPROVED", "REJECTED", "REVOKED", "EXPIRED")},
+}
 
 
 def _said(request: Any) -> str:
-    return f"{request.state} by {request.by}: {request.why}" if request.by else str(request.state)
+    """What became of a study, in words; another code says why a yes doesn't hold."""
+    said = STATES.get(request.state, f"refused as {request.state}")
+    by = f" by {request.by}" if request.by and request.state in ("APPROVED", "REJECTED") else ""
+    until = f" until {when(request.until)}" if request.until and request.state == "APPROVED" else ""
+    return f"{said}{by}{until}{f': {request.why}' if request.why else ''}"
 
 
 @app.command()
@@ -137,7 +157,7 @@ def inbox(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The studies that were asked of this site, by a run or by you, and what became of each."""
+    """The studies that were asked of this site, by a run or by you, or approved, and what became of each."""
     from fedai.cli.output import table
     from fedai.study import read_study
     from fedai_site import requests
@@ -147,9 +167,10 @@ def inbox(
     if study is not None:
         requests.keep(site, read_study(study), study)
     found = requests.listed(site)
-    said = {one.path: _said(one) for one in found}
-    rows = [(f"{one.study} {one.version}", said[one.path], one.since, one.path) for one in found]
+    rows = [(f"{one.study} {one.version}", _said(one), when(one.since), one.path) for one in found]
     lines = table(("study", "state", "since", "file"), rows) if rows else ["no study was asked for"]
+    if any(one.state == "NOT_APPROVED" for one in found):
+        lines.append(f"next: fedai site review {home} FILE, then approve or reject it")
     emit({"requests": [vars(one) for one in found]}, as_json=as_json, lines=lines)
 
 

@@ -47,7 +47,8 @@ class Remains:
 
 
 def withdraw(home: SiteHome, patients: Sequence[tuple[str, str]]) -> list[Path]:
-    """Withdraw patients, given as (pseudonym, keyed PatientID), and give a receipt for each.
+    """Withdraw patients, given as (pseudonym, keyed PatientID), and give a receipt for each: for who had
+    withdrawn before and of whom nothing more is found, that of the deletion.
 
     None of their cases is in any batch that is drawn after the first step, which can't fail half-way; the
     rest may be repeated. Raises ConfigError while data are added, DataError where something is left.
@@ -236,6 +237,9 @@ def _belongs(path: Path, home: SiteHome, others: dict[Path, str]) -> bool:
 def _receipt(
     home: SiteHome, withdrawal: Withdrawal, remains: Remains, searched: dict[str, int], same: list[Path]
 ) -> Path:
+    before = home.receipts / withdrawal.receipt
+    if before.is_file() and not (_files(remains) or remains.records):
+        return before
     uses = influence.uses_of(home.catalogue, withdrawal.patient)
     clean = [path for path in remains.found.files if path.is_relative_to(home.folder / CLEAN)]
     facts: dict[str, Any] = {
@@ -269,7 +273,7 @@ def _receipt(
     while path.exists():  # a receipt is never written over
         times += 1
         path = path.with_name(f"{name}-{withdrawal.at.replace(':', '')}-{times}.json")
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(receipts.sign(home.folder / "keys", facts))
     partial.replace(path)
     with Consents(home.folder) as consents:

@@ -33,7 +33,7 @@ def service(services: Mapping[str, Dicomweb], wanted: str) -> Dicomweb:
             return one
     known = ", ".join(services) or "none"
     raise ConfigError(
-        f"site.yaml names no DICOMweb service {wanted!r} (it names: {known})",
+        f"--dicomweb: site.yaml names no DICOMweb service {wanted!r} (it names: {known})",
         hint="nothing else is contacted; put it under `dicomweb:` in the home's site.yaml",
     )
 
@@ -48,10 +48,10 @@ def filters(given: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     if unknown:
         told = ", ".join(name if name.isalpha() else "one without a name" for name in unknown)
         hint = f"NAME=VALUE with one of {', '.join(sorted(OF_STUDIES + OF_SERIES))}"
-        raise ConfigError(f"not a filter, or without a value: {told}", hint=hint)
+        raise ConfigError(f"--filter: not a filter, or without a value: {told}", hint=hint)
     chosen = {name: value for name, _, value in pairs}
     if len(chosen) < len(pairs):
-        raise ConfigError("a filter is given twice", hint="one value for each")
+        raise ConfigError("--filter: one is given twice", hint="one value for each")
     of_studies = {name: value for name, value in chosen.items() if name in OF_STUDIES}
     return of_studies, {name: value for name, value in chosen.items() if name in OF_SERIES}
 

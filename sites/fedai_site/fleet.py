@@ -306,6 +306,12 @@ def _refusal(response: httpx.Response) -> FederationError:
     told = FlowerError.from_json(response.text)
     if told is not None and told.code in RUN_OVER:
         return RunEnded("the run is over")
+    if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+        return NotAdmitted(
+            "another agent is at the server with this site's key",
+            hint="end the agent of the other home with this keys/agent.key, such as that which a backup was "
+            "made of; one that ended without a word counts as there for a minute more",
+        )
     if response.status_code in (502, 503, 504) or 300 <= response.status_code < 400:
         return Unreachable(f"the server answers {response.status_code}")
     return NotAdmitted(

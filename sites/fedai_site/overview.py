@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedai.cli.output import table
+from fedai.cli.output import table, when
 from fedai.study import read_study
 from fedai_site import approvals
 from fedai_site.catalogue import Catalogue
-from fedai_site.cohort import select
+from fedai_site.cohort import Cohort, select
 from fedai_site.expiry import due
 from fedai_site.home import SiteHome, fingerprints
 from fedai_site.inbox import INBOX, what_waits
@@ -62,12 +62,45 @@ def _is_alive(pid: int) -> bool:
 
 
 def _cohort(home: SiteHome, study: Path) -> dict[str, Any]:
-    cohort = select(home.folder, read_study(study), consent_required=home.settings.consent_required)
+    return cohort_facts(
+        select(home.folder, read_study(study), consent_required=home.settings.consent_required)
+    )
+
+
+def cohort_facts(cohort: Cohort) -> dict[str, Any]:
+    """What a study uses here and what it doesn't, in numbers."""
     splits = {
         name: {"patients": len({case.patient for case in cases}), "cases": len(cases)}
         for name, cases in cohort.splits.items()
     }
     return {"flow": cohort.flow, "excluded": cohort.excluded, "splits": splits}
+
+
+def cohort_warnings(facts: dict[str, Any], home: str) -> list[str]:
+    """For who says yes to a study: that it would use nothing here, or too little to train, and why.
+
+    `facts`: `cohort_facts`, with the `training_patients_wanted`.
+    """
+    found, used = facts["flow"]["found"], facts["flow"]["used"]
+    patients, wanted = facts["splits"]["train"]["patients"], facts["training_patients_wanted"]
+    why = ", ".join(f"{count} {reason}" for reason, count in facts["excluded"].items())
+    if not found:
+        return [
+            "warning: there are no data in this home yet, so a run would use no case of this site",
+            f"next: fedai site add-data {home} FOLDER --labels LABELS.csv",
+        ]
+    if not used:
+        return [
+            f"warning: a run would use no case of this site: of {found} images {why}",
+            f"next: fedai site data stats {home} says what there is,",
+            f"      fedai site review {home} STUDY what is asked for",
+        ]
+    if patients < wanted:
+        return [
+            f"warning: {patients} patients would train, a run needs {wanted}: it would be refused here",
+            *([f"         left out: {why}"] if why else []),
+        ]
+    return []
 
 
 def overview_lines(facts: dict[str, Any]) -> list[str]:
@@ -78,7 +111,7 @@ def overview_lines(facts: dict[str, Any]) -> list[str]:
         ("server", facts["server"]),
         ("agent.pub", facts["key_fingerprint"] or "unreadable"),
         ("ca.pem", facts["ca_fingerprint"] or "unreadable"),
-        ("agent", f"{agent['state']}  {agent.get('text', '')}  {agent.get('at', '')}".rstrip()),
+        ("agent", f"{agent['state']}  {agent.get('text', '')}  {when(str(agent.get('at', '')))}".rstrip()),
         ("files", ", ".join(f"{count} {state}" for state, count in facts["files"].items()) or "none yet"),
         *((("inbox", f"{facts['inbox']} originals"),) if facts["inbox"] else ()),
         *((("kept too long", told(facts["due"])),) if facts["due"] else ()),
@@ -103,5 +136,5 @@ def told(due: Mapping[str, int]) -> str:
 
 def _approved(approval: dict[str, Any]) -> str:
     study = f"{approval['study_name']} version {approval['version']} {approval['study_sha256'][:12]}"
-    until = f", until {approval['expires'][:10]}" if approval["expires"] else ""
+    until = f", until {when(approval['expires'])}" if approval["expires"] else ""
     return f"{study} by {approval['approved_by']}{until}"

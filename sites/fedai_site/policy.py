@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AfterValidator, Field
 
@@ -221,19 +221,25 @@ def _valid_numbers(study: Study, today: date) -> list[str]:
 
 
 def check_clauses(found: Sequence[Clause], study: Study) -> None:
-    """Raise RefusedByPolicy with the reason of the first broken clause; the message names all of them."""
+    """Raise RefusedByPolicy with the reason of the first broken clause; the message has a line for each."""
     broken = [clause for clause in found if not clause.holds]
-    if broken:
-        _require(Clause(broken[0].reason, False, "; ".join(clause.said for clause in broken)), study)
+    if len(broken) > 1:
+        _refuse(study, broken[0].reason, "".join(f"\n  {one.reason}: {one.said}" for one in broken))
+    for clause in broken:
+        _require(clause, study)
 
 
 def _require(clause: Clause, study: Study) -> None:
     if not clause.holds:
-        raise RefusedByPolicy(
-            f"the study {study.name} {study.sha256[:12]} breaks this site's rules: {clause.said}",
-            hint="`fedai site review HOME STUDY.yaml` shows each rule",
-            reason=clause.reason,
-        )
+        _refuse(study, clause.reason, f" {clause.said}")
+
+
+def _refuse(study: Study, reason: str, said: str) -> NoReturn:
+    raise RefusedByPolicy(
+        f"the study {study.name} {study.sha256[:12]} breaks this site's rules:{said}",
+        hint="`fedai site review HOME STUDY.yaml` shows each rule",
+        reason=reason,
+    )
 
 
 def check_bundle(bundle_sha256: str) -> None:

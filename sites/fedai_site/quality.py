@@ -6,6 +6,7 @@ pixels another patient has as well (see cohort.py).
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def findings(entries: Sequence[LabelledObject], classes: Sequence[str] = ()) -> 
     found += [*_same(entries), *_alike(known), *_constant(known)]
     for kind, group in sorted(_kinds(known).items()):
         found += [*_inverted(kind, group), *_odd_spacing(kind, group)]
-    return [*found, *_imbalance(entries, classes)]
+    return [*found, *_not_in_study(entries, classes), *_imbalance(entries, classes)]
 
 
 def _unread(count: int) -> Iterator[Finding]:
@@ -165,6 +166,20 @@ def _odd_spacing(kind: str, group: Sequence[LabelledObject]) -> Iterator[Finding
                 f"{len(odd)} of {len(having)} {kind} images have a {text} far from the usual {usual:.3g} mm"
             )
             yield Finding("SPACING", said, tuple(entry.id for entry in odd))
+
+
+def _not_in_study(entries: Sequence[LabelledObject], classes: Sequence[str]) -> Iterator[Finding]:
+    """Labels that are none of the study's classes: their images take no part in it."""
+    odd = defaultdict(list)
+    for entry in entries:
+        if classes and entry.label is not None and entry.label not in classes:
+            odd[entry.label].append(entry.id)
+    for label, objects in sorted(odd.items()):
+        near = difflib.get_close_matches(label.lower(), [name.lower() for name in classes], n=1)
+        meant = [name for name in classes if name.lower() in near][:1]
+        known = f"did you mean {meant[0]}?" if meant else f"it has {', '.join(classes)}"
+        text = f"{label!r}, the label of {len(objects)} images, is no class of the study: {known}"
+        yield Finding("LABEL_NOT_IN_STUDY", text, tuple(objects))
 
 
 def _imbalance(entries: Sequence[LabelledObject], classes: Sequence[str]) -> Iterator[Finding]:

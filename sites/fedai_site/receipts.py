@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedai.errors import ConfigError, DataError
+from fedai.errors import ConfigError, DataError, check_there
 from fedai_site.home import write_private
 
 KEY, PUBLIC_KEY = "receipts.key", "receipts.pub"
@@ -51,7 +51,10 @@ def _canonical(facts: Mapping[str, Any]) -> bytes:
 
 
 def key_beside(receipt: Path) -> Path:
-    """The public key of the home in whose `receipts` a receipt lies. Raises ConfigError elsewhere."""
+    """The public key of the home in whose `receipts` a receipt lies. Raises ConfigError elsewhere, and where
+    there is no such receipt.
+    """
+    check_there(receipt, "receipts lie in the folder receipts of the site's home")
     found = receipt.resolve().parent.parent / "keys" / PUBLIC_KEY
     if not found.is_file():
         raise ConfigError(

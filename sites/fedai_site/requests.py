@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """One study that waits or was decided. `state`: APPROVED, or why a run of it is refused now."""
+    """One study that waits or was decided. `state`: APPROVED, or why a run of it is refused now. `path`: its
+    file, empty where it isn't in `requests`. `by`: who said yes or no. `until`: when a yes ends.
+    """
 
     path: str
     study: str
@@ -38,6 +40,7 @@ class Request:
     since: str
     by: str = ""
     why: str = ""
+    until: str = ""
 
 
 def keep(home: SiteHome, study: Study, file: Path | None = None) -> Path:
@@ -55,7 +58,8 @@ def keep(home: SiteHome, study: Study, file: Path | None = None) -> Path:
 def note(home: SiteHome, study: Study) -> None:
     """In the agent: a run asked for a study that it may not have, so that the engineer learns of it."""
     try:
-        there = len(list(_kept(home.folder / "requests")))
+        decided = {path.stem[:12] for path in home.approvals.rglob("*.json")}
+        there = sum(path.stem[-12:] not in decided for path in _kept(home.folder / "requests"))
         if there >= MOST or len(study.canonical()) > MAXIMUM_BYTES:
             log.warning("the study %s was asked for; %d are there, it is not kept", study.sha256[:12], there)
             return
@@ -69,20 +73,27 @@ def _kept(folder: Path) -> Iterator[Path]:
 
 
 def listed(home: SiteHome) -> list[Request]:
-    """Every study in `requests`; a damaged file is none."""
-    found = []
+    """Every study in `requests`, and what was approved here without lying there; a damaged file is none."""
+    found: dict[str, Request] = {}
     for path in _kept(home.folder / "requests"):
         try:
             study = parse_study(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ConfigError):
             continue
         since = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        said = approvals.rejection(home.approvals, study) or approvals.Rejection()
-        state = state_of(home, study)
-        found.append(
-            Request(str(path), study.name, study.version, study.sha256, state, since, said.by, said.why)
-        )
-    return found
+        found[study.sha256] = _request(home, study, str(path), since)
+    for kept, study in approvals.ever_approved(home.approvals):
+        found.setdefault(study.sha256, _request(home, study, "", kept.approved_at))
+    return list(found.values())
+
+
+def _request(home: SiteHome, study: Study, path: str, since: str) -> Request:
+    no, yes = approvals.rejection(home.approvals, study), approvals.find(home.approvals, study)
+    by, why, until = (no.by, no.why, "") if no else ("", "", "")
+    if yes is not None:
+        by, until = yes.approved_by, yes.terms.expires if yes.terms else ""
+    state = state_of(home, study)
+    return Request(path, study.name, study.version, study.sha256, state, since, by, why, until)
 
 
 def state_of(home: SiteHome, study: Study) -> str:
@@ -100,6 +111,6 @@ def reject(home: SiteHome, study: Study, by: str, why: str) -> None:
     folder = home.approvals / approvals.REJECTED
     folder.mkdir(exist_ok=True, mode=0o700)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    partial = folder / f"{study.sha256}.partial"
+    partial = folder / f"{study.sha256}.json.partial"
     partial.write_text(json.dumps({"by": by, "why": why, "at": at}, indent=1), encoding="utf-8")
     partial.replace(folder / f"{study.sha256}.json")

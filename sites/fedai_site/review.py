@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from fedai.cli.output import table
+from fedai.cli.output import plain, table
 from fedai.overview import EDGES
 from fedai.signatures import StudySignature, fingerprint
 from fedai.study import Purpose, Segmentation, Study
 from fedai.wire import most_models
 from fedai_site import approvals
-from fedai_site.cohort import Cohort, select
+from fedai_site.cohort import select
 from fedai_site.home import SiteHome
+from fedai_site.overview import cohort_facts
 from fedai_site.policy import clauses, read_policy
 from fedai_site.requests import state_of
 
@@ -37,7 +38,7 @@ def review(home: SiteHome, study: Study, signature: StudySignature | None) -> di
         "signed_by": fingerprint(signature.key) if signature else "",
         "changes": changes(others[-1], study) if others else [],
         "compared_with": others[-1].version if others else None,
-        "cohort": _counts(cohort),
+        "cohort": cohort_facts(cohort),
         "policy_hash": policy.sha256 if policy else "",
         "clauses": [vars(clause) for clause in found],
         "accepted": all(clause.holds for clause in found),
@@ -49,7 +50,7 @@ def _words(study: Study) -> Iterator[tuple[str, str]]:
     yield "is for", study.statement
     if study.data_use is not None:
         said = study.data_use.model_dump(mode="json", exclude_defaults=True)
-        yield "uses data for", ", ".join(f"{name} {value}" for name, value in said.items())
+        yield "uses data for", ", ".join(f"{name} {plain(value)}" for name, value in said.items())
     if isinstance(study.purpose, Purpose):
         yield from _declared(study.purpose)
     else:
@@ -106,14 +107,6 @@ def _flat(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(part, f"{place}.{key}" if place else key)
     else:
         yield place, json.dumps(value, ensure_ascii=False)
-
-
-def _counts(cohort: Cohort) -> dict[str, Any]:
-    splits = {
-        name: {"patients": len({case.patient for case in cases}), "cases": len(cases)}
-        for name, cases in cohort.splits.items()
-    }
-    return {"flow": cohort.flow, "excluded": cohort.excluded, "splits": splits}
 
 
 def review_lines(facts: dict[str, Any]) -> list[str]:

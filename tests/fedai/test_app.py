@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,52 @@ def test_study_show_gives_the_whole_study_with_the_same_hash(
     whole.write_text(capsys.readouterr().out, encoding="utf-8")
     assert read_study(whole).sha256 == read_study(Path(STUDY)).sha256
     assert "deadline_s" in whole.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scratch", ["policy.yaml.partial", ".policy.yaml.partial"])
+def test_an_error_names_a_file_as_it_will_be_called(
+    scratch: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail_with(PermissionError(13, "Permission denied", f"/home/{scratch}"), monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: Permission denied: /home/policy.yaml\n")
+    renamed = OSError(30, "Read-only file system", f"/home/{scratch}", None, "/home/final")
+    assert fail_with(renamed, monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: Read-only file system: /home/final\n")
+
+
+def verbs(command: click.Command, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield before, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            yield from verbs(found, *before, name)
+
+
+def test_no_help_has_a_backslash_and_the_defaults_are_told() -> None:
+    helps = {words: command.get_help(click.Context(command)) for words, command in verbs(app.fedai)}
+    assert {words: text for words, text in helps.items() if "\\" in text} == {}
+    assert "[default: 20]" in helps["site", "ledger", "show"]
+    assert "hash" not in helps["study",].partition("Commands:")[0]
+
+
+def test_a_help_says_what_each_argument_is() -> None:
+    shown = dict(verbs(app.fedai))["server", "admit"]
+    said = shown.get_help(click.Context(shown))
+    assert "The site's keys/agent.pub.  [required]" in said
+    assert said.count("The site's keys/agent.pub.") == 1
+    silent = {
+        (*words, parameter.name)
+        for words, command in verbs(app.fedai)
+        for parameter in command.params
+        if isinstance(parameter, click.Argument)
+        and (record := parameter.get_help_record(click.Context(command))) is not None
+        and record[1].strip("[]") in ("", "required")
+    }
+    assert silent == set()
+
+
+def test_a_mistyped_verb_is_answered_with_one_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["studdy"], ["study", "chekc"], ["site", "ledger", "shwo"]):
+        assert run(words) == 2
+        assert capsys.readouterr().err.count("Did you mean") == 1

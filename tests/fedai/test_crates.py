@@ -118,3 +118,14 @@ def test_a_folder_that_is_no_runs_is_refused_and_leaves_nothing(tmp_path: Path, 
     assert fedai(["run", "crate", "nothing", "--out", str(tmp_path / "c.zip")]) == 2
     assert "no ended run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_written_over_only_by_force(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "c.zip"
+    out.write_text("mine")
+    assert fedai(["run", "crate", str(folder), "--out", str(out)]) == 2
+    assert "c.zip is there already" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    crate_of(folder, out, "--force")

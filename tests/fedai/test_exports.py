@@ -175,3 +175,23 @@ def test_the_federated_model_is_the_round_that_the_run_chose(tmp_path: Path) -> 
     (folder / "round-0001" / "weights.safetensors").unlink()
     with pytest.raises(ConfigError, match="though the run chose it"):
         find_model(folder, "federated")
+
+
+def test_a_file_that_is_there_is_written_over_only_by_force(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "model.pt"
+    out.write_text("mine")
+    words = ["model", "export", str(folder), "federated", "--out", str(out)]
+    assert fedai(words) == 2
+    assert "give --force to write over this one; nothing was written" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert fedai([*words, "--force"]) == 0
+    assert out.stat().st_size > 1000
+    assert fedai([*words[:-1], str(tmp_path / "gone" / "model.pt")]) == 2
+    assert f"there is no folder {tmp_path / 'gone'}" in capsys.readouterr().err
+
+
+def test_what_is_known_of_a_model_is_shown_in_plain_words(folder: Path, capsys: Capture) -> None:
+    assert fedai(["model", "show", str(folder), "federated"]) == 0
+    assert "[" not in capsys.readouterr().out

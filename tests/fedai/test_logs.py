@@ -37,9 +37,10 @@ def test_a_line_says_what_the_process_is_about_until_that_is_another() -> None:
     assert set(line("%s")) == {"at", "level", "logger", "text", "run"}
 
 
-def test_text_stays_as_it_was() -> None:
+def test_text_has_its_time_in_utc_and_says_so() -> None:
     record = logging.LogRecord("fedai.x", logging.WARNING, "f", 1, "hello", (), None)
-    assert formatter("text").format(record).endswith(" WARNING fedai.x hello")
+    record.created, record.msecs = 0.25, 250
+    assert formatter("text").format(record) == "1970-01-01 00:00:00,250 UTC WARNING fedai.x hello"
 
 
 def test_a_processs_lines_are_json_where_that_is_the_format_and_the_superlinks_too() -> None:

@@ -81,3 +81,6 @@ def test_the_command_writes_both_forms(
     told = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "card.json").read_text()) == told["card"]
     assert (tmp_path / "card.md").read_text().startswith("# federated of ")
+    assert run(words) == 2
+    assert "card.md is there already" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert run([*words, "--force"]) == 0

@@ -5,10 +5,20 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fedai.cli.output import emit, emit_error, file_progress, progress_line, table
+from fedai.cli.output import (
+    check_targets,
+    emit,
+    emit_error,
+    file_progress,
+    plain,
+    progress_line,
+    table,
+    when,
+)
 from fedai.errors import ConfigError
 
 
@@ -80,3 +90,27 @@ def test_on_a_terminal_a_bar_ends_with_its_work_also_where_the_number_of_files_i
     assert done.stdout == "after\n"
     assert "files" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_values_are_shown_as_a_person_writes_them() -> None:
+    assert plain(["east", "north"]) == "east, north"
+    assert plain({"sites": ("east",), "alone": False}) == "sites east, alone no"
+    assert (plain(None), plain(3), plain(True)) == ("", "3", "yes")
+
+
+def test_times_are_shown_with_their_zone() -> None:
+    assert when("2026-05-01T11:30:00.123+02:00") == "2026-05-01 09:30:00 UTC"
+    assert (when(""), when("now"), when("2026-05-01T11:30:00")) == ("", "now", "2026-05-01T11:30:00")
+
+
+def test_a_file_that_is_there_is_written_over_only_by_force(tmp_path: Path) -> None:
+    there = tmp_path / "report.html"
+    there.write_text("mine")
+    with pytest.raises(ConfigError, match=r"report.html is there already .*--force"):
+        check_targets(tmp_path / "new.html", there, force=False)
+    check_targets(there, force=True)
+    check_targets(tmp_path / "new.html", force=False)
+    with pytest.raises(ConfigError, match="is a folder"):
+        check_targets(tmp_path, force=True)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_targets(tmp_path / "gone" / "new.html", force=True)

@@ -298,3 +298,6 @@ def test_the_same_folder_gives_the_same_report(folder: Path, pages: Any) -> None
     before = (folder / "report.html").read_bytes()
     assert fedai(["report", str(folder), "--out", str(folder / "again.html")]) == 0
     assert (folder / "again.html").read_bytes() == before
+    assert fedai(["report", str(folder)]) == 2, "report.html is there already"
+    assert fedai(["report", str(folder), "--force"]) == 0
+    assert (folder / "report.html").read_bytes() == before

@@ -282,3 +282,18 @@ def test_a_count_of_bins_starts_with_all_cases() -> None:
     counts = site.count(0, Bins.first())
     assert counts.shape == (2, 256)
     assert counts.sum() == len(draw_sites(3, 20)[0].positive)
+
+
+def test_a_run_given_for_a_file_of_scores_is_told_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "registry" / "cxr-nodule-1"
+    run_folder.mkdir(parents=True)
+    (run_folder / "record.json").write_text("{}")
+    for name in ("cxr-nodule-1", str(run_folder)):
+        assert run(["compare", "--scores", name, "--home", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert f"--scores takes files of scores, one CSV per site; {name} is a run" in said
+        assert f"next: fedai compare {name}" in said
+    assert run(["compare", "--scores", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err

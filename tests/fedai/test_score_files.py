@@ -83,7 +83,7 @@ def test_all_problems_of_all_files_are_told_at_once_with_their_lines(tmp_path: P
         ("id,label,a", "there is no column patient"),
         ("patient,a", "there is no column label"),
         ("patient,label", "no column of a model's scores"),
-        ("patient;label;a", "not separated by commas"),
+        ("patient;label;a", "is separated by semicolons, not by commas"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, header: str, told: str) -> None:
@@ -126,4 +126,16 @@ def test_sites_are_named_by_as_much_of_the_path_as_it_takes() -> None:
     assert site_names([Path("north/scores.csv"), Path("south/scores.csv")]) == [
         "north/scores",
         "south/scores",
+    ]
+
+
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_file_separated_otherwise_is_told_once_however_many_rows(
+    tmp_path: Path, mark: str, word: str
+) -> None:
+    rows = "".join(f"p{number}{mark}1{mark}0,{number}\n" for number in range(40))
+    text = refused(written(tmp_path, "north.csv", f"patient{mark}label{mark}a\n{rows}"))
+    assert [line for line in text.splitlines() if "north.csv" in line] == [
+        f"  {tmp_path}/north.csv:1: is separated by {word}, not by commas: save it as CSV with commas and "
+        "decimal points (columns: patient, label (0 or 1), then one per model, the same in each site's file)"
     ]

@@ -134,6 +134,7 @@ OTHER = {
     ("rounds", "quorum"): 3,
     ("data_use", "use"): "GRU",
     ("cohort", "manufacturer", 0): "SIEMENS",
+    ("cohort", "modality", 0): "DX",
 }  # None: another name has other keys, so the whole block changes
 
 
@@ -324,6 +325,24 @@ def test_all_that_is_wrong_with_filters_is_told_with_its_place() -> None:
         "cohort.study_years.from",
         "cohort.slice_thickness_mm.at_least",
     }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("XX", "XA"), ("ct", "CT"), ("MRI", "MR"), ("???", "such as CR")]
+)
+def test_a_modality_that_dicom_does_not_know_is_refused_with_those_near_it(wrong: str, near: str) -> None:
+    with pytest.raises(FileProblems) as caught:
+        parse(
+            yaml.safe_dump(merged(SMALL, {"cohort": {"modality": ["CR", wrong]}})).encode(), Study, "s.yaml"
+        )
+    (problem,) = caught.value.problems
+    assert problem.path == "cohort.modality[1]"
+    assert problem.text.startswith(f"no DICOM modality is called {wrong} (PS3.3 C.7.3.1.1.1)")
+    assert near in problem.text
+
+
+def test_retired_modalities_of_old_archives_may_be_asked_for() -> None:
+    assert small_study(cohort={"modality": ["CR", "MA", "M3D"]}).cohort.modality == ("CR", "MA", "M3D")
 
 
 def test_what_the_coordinators_page_says_of_the_cohort_is_read() -> None:

@@ -14,6 +14,8 @@ from fedai import yamlfile
 from fedai.errors import ConfigError
 from fedai.yamlfile import FileProblems, Frozen, load, parse
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 class Cat(Frozen):
     name: Literal["cat"]
@@ -190,3 +192,28 @@ def test_every_problem_lies_within_the_file(data: dict[str, object]) -> None:
     lines = text.split("\n")
     problems = error.problems if isinstance(error, FileProblems) else []
     assert all(problem.column <= len(lines[problem.line - 1]) + 1 for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "said"),
+    [
+        ("studies/cxr-nodule.yaml", "sites", "is a study, not a site's settings (site.yaml)"),
+        ("studies/cxr-nodule.yaml", "policies", "is a study, not a site's policy"),
+        ("sites/north.yaml", "studies", "is a site's settings (site.yaml), not a study"),
+        ("policies/strict.yaml", "studies", "is a site's policy, not a study"),
+        ("server/server.yaml", "sites", "is a server's settings (server.yaml), not a site's settings"),
+        ("studies/cxr-nodule.yaml", "other", "is a study, not what is asked for here"),
+    ],
+)
+def test_a_sound_file_of_another_kind_is_named_in_one_line(given: str, asked: str, said: str) -> None:
+    from fedai_server.home import Settings
+    from fedai_site.home import SiteSettings
+    from fedai_site.policy import Policy
+
+    from fedai.study import Study
+
+    models = {"studies": Study, "sites": SiteSettings, "server": Settings, "policies": Policy, "other": House}
+    with pytest.raises(ConfigError) as told:
+        load(CONFIGS / given, models[asked])
+    assert "\n" not in told.value.message
+    assert f"{Path(given).name} {said}" in told.value.message

@@ -73,7 +73,8 @@ def test_the_site_left_out_trains_nothing_and_judges_the_model_of_the_others(
     page = tmp_path / "both.html"
     assert fedai(["report", *both, "--out", str(page)]) == 0
     assert "small-2: Federated without south" in page.read_text()
-    assert fedai(["report", both[1], "--out", str(page)]) == 0
+    assert fedai(["report", both[1], "--out", str(page)]) == 2, "nothing is written over unasked"
+    assert fedai(["report", both[1], "--out", str(page), "--force"]) == 0
     text = page.read_text()
     assert "The sites east and north trained one model together" in text
     assert "south took no part in the training" in text

@@ -202,3 +202,23 @@ def test_every_kind_of_fact_has_a_line_of_its_own() -> None:
         "north has trained its own model",
         "north is left out of the judgement: late",
     ]
+
+
+def test_a_split_that_a_site_does_not_tell_of_is_shown_as_withheld_and_times_with_their_zone(
+    home: Path, capsys: Capture
+) -> None:
+    database = RunDatabase(home / "runs.sqlite")
+    name = database.plan(small_study())
+    splits = {**COHORT["splits"], "validation": {"patients": 0, "cases": 0, "classes": [0, 0]}}
+    cohort = {**COHORT, "splits": splits}
+    database.add(name, "site_ready", {"site": "north", "cohort": cohort, "versions": {"fedai": "0.1.0"}})
+    database.add(name, "without", {"sites": ["east", "south"]})
+    assert run(["run", "show", name, "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    (row,) = [line for line in shown.splitlines() if line.startswith("north")]
+    assert row.split()[-3:] == ["4", "withheld", "1"]
+    assert "withheld: of so few patients the site tells nothing" in shown
+    assert told(capsys, home, "show", name)[1]["cohorts"]["north"] == cohort
+    assert run(["run", "list", "--home", str(home)]) == 0
+    assert " UTC " in capsys.readouterr().out
+    assert module._line("without", {"sites": ["east", "south"]}) == "trains without east, south"

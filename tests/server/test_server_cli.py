@@ -84,3 +84,11 @@ def test_an_address_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureF
     assert "HOST:PORT" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
     assert run(["server", "init", str(tmp_path / "h2"), "--public", f"localhost:{free_port()}"]) == 0
+
+
+def test_what_is_wrong_with_an_option_of_init_is_told_with_the_options_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("--public", "https://x"), ("--name", "a b"), ("--loopback-port", "0")):
+        assert run(["server", "init", str(tmp_path / "home"), option, value]) == 2
+        assert f"error: {option}: " in capsys.readouterr().err

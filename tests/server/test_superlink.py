@@ -295,6 +295,7 @@ def test_an_admitted_key_is_let_in_and_an_unadmitted_one_is_not(
     server: RunningServer, tmp_path: Path
 ) -> None:
     from flwr.proto.fleet_pb2 import ActivateNodeRequest, RegisterNodeFleetRequest
+    from flwr.supercore.error import ApiErrorCode, FlowerError
 
     private, public = make_site_key(tmp_path, "west")
     site = fleet_client(server.home, private)
@@ -309,6 +310,11 @@ def test_an_admitted_key_is_let_in_and_an_unadmitted_one_is_not(
         with Control(server.home) as control:
             node_id = control.register_site("west", pki.read_public_key(public.read_bytes()))
         assert calls.ActivateNode(activation).node_id == node_id
+        with pytest.raises(httpx.HTTPStatusError) as twice:
+            calls.ActivateNode(activation)
+        told = FlowerError.from_json(twice.value.response.text)
+        assert told is not None
+        assert told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, "as a site's agent reads it"
     with Control(server.home) as control:
         assert [site.status for site in control.list_sites() if site.name == "west"] == ["online"]
 

@@ -177,3 +177,24 @@ def test_a_log_in_json_says_which_run_round_and_site_a_line_is_about(home: SiteH
     (sealed,) = [line for line in lines if line["level"] == "ERROR"]
     assert (sealed["run"], sealed["round"], sealed["task"]) == ("logged-1", 99, "train")
     assert "Traceback" in sealed["trace"]
+
+
+def test_an_agent_that_has_done_its_task_says_that_it_waits_and_what_the_last_one_was(home: SiteHome) -> None:
+    agent, said = agent_at(home), []
+
+    class OneTask(Line):
+        """Gives its task, takes the answer, and has nothing more."""
+
+        def receive(self) -> Envelope | None:
+            if said:
+                agent.stop.set()
+                return None
+            return Envelope(message_of(self.task, RUN), None)
+
+        def send(self, parcel: Parcel, seconds: float) -> None:
+            said.append(json.loads(home.status.read_text()))
+
+    agent._serve(OneTask(task_of("ready", run="small-1")))  # type: ignore[arg-type]
+    assert [(one["state"], one["text"]) for one in said] == [("working", "small-1: ready")]
+    now = json.loads(home.status.read_text())
+    assert (now["state"], now["text"]) == ("connected", "waits for a task; the last was small-1: ready")

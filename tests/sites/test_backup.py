@@ -166,3 +166,27 @@ def test_a_backup_of_a_damaged_home_is_refused(
     with pytest.raises(FedaiError):
         backup.restore(tmp_path / "bad.tar", tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_backup_that_is_not_there_is_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, what in (("nosuch", "there is no such file"), ("", "this is a folder, not a file")):
+        assert run(["site", "restore", str(tmp_path / name), str(tmp_path / "again")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(
+            f"error: {tmp_path / name}: {what}\n  next: give a file that `fedai site backup`"
+        )
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_the_system_refuses_is_told_of_the_file_that_was_asked_for(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "gone" / "north.tar"
+    assert run(["site", "backup", str(home.folder), str(target)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: No such file or directory: {target}\n")
+    backup.back_up(home, tmp_path / "north.tar")
+    folder = tmp_path / "gone" / "again"
+    assert run(["site", "restore", str(tmp_path / "north.tar"), str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: No such file or directory: {folder}\n")

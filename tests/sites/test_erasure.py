@@ -143,14 +143,35 @@ def test_a_copy_under_any_name_keeps_the_receipt_back(home: SiteHome) -> None:
     assert list((home.folder / "unfinished").iterdir()) == []
 
 
-def test_a_second_withdrawal_leaves_the_receipt_of_the_first_as_it_is(home: SiteHome) -> None:
+def test_a_second_withdrawal_that_finds_nothing_more_gives_the_receipt_of_the_first(
+    home: SiteHome, capsys: Any
+) -> None:
     patient = cases_of(home, "train")[0].patient
     (first,) = withdraw(home, [pair(home, patient)])
     before = first.read_bytes()
-    (second,) = withdraw(home, [pair(home, patient)])
-    assert second != first
+    assert run(["site", "consent", "withdraw", str(home.folder), patient]) == 0
+    said = capsys.readouterr().out
+    assert f"{patient} had withdrawn" in said
+    assert "nothing more of them was found" in said
+    assert str(first) in said
+    assert list(home.receipts.iterdir()) == [first]
     assert first.read_bytes() == before
     assert json.loads(before)["deleted"]["clean_files"] == 2
+
+
+def test_a_second_withdrawal_that_finds_more_gives_a_receipt_of_its_own_and_leaves_the_first(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    folder = inbox.open_inbox(home.folder)
+    (tmp_path / "who.csv").write_text("PatientID\nP90\n")
+    who = find_patients(home, [], tmp_path / "who.csv")
+    (first,) = withdraw(home, who)
+    before = first.read_bytes()
+    inbox.store(folder, folder / inbox.PARTS / "part", iter([encode(radiograph(90, "P90"))]))
+    (second,) = withdraw(home, who)
+    assert second != first
+    assert first.read_bytes() == before
+    assert json.loads(second.read_text())["deleted"]["waiting_files_and_pictures"] == 1
 
 
 @pytest.mark.parametrize("by", ["PatientID", "pseudonym"])
@@ -406,3 +427,10 @@ def test_a_reader_that_is_late_can_not_cache_what_was_deleted(home: SiteHome) ->
         with pytest.raises(FileNotFoundError):
             cache.load(home.folder, cases, STUDY.preprocessing)
     assert not [path for path in (home.folder / "cache").rglob("*.npy") if path.parent.name == patient]
+
+
+def test_a_receipt_that_is_not_there_is_told_as_that(tmp_path: Path, capsys: Any) -> None:
+    assert run(["site", "consent", "verify", str(tmp_path / "nosuch")]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'nosuch'}: there is no such file\n  next: "
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fedai_site import fleet
-from fedai_site.fleet import Envelope, Fleet, Parcel, Unreachable, WrongServer, pack
+from fedai_site.fleet import Envelope, Fleet, NotAdmitted, Parcel, Unreachable, WrongServer, pack
 from federation_processes import make_home as make_server_home
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
@@ -82,6 +82,23 @@ def test_connecting_to_what_is_no_flower_server_can_be_tried_again(
         fleet.connect("h:1", home.settings.server.ca, home.private_key, leave_first=5),
     ):
         raise AssertionError("connected")
+
+
+def test_a_key_that_is_in_use_elsewhere_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as by the agent of the home that this one's backup was made of."""
+    home = make_home(tmp_path, patients=1)
+    refusal = {"code": 2004, "detail": "Failed to activate SuperNode."}
+    client = fleet_at(lambda request: httpx.Response(412, json=refusal, request=request))._client
+    monkeypatch.setattr(fleet.FleetHttpClient, "from_server_address", lambda *_: client)
+    with (
+        pytest.raises(NotAdmitted, match="another agent is at the server with this site's key") as told,
+        fleet.connect("h:1", home.settings.server.ca, home.private_key),
+    ):
+        raise AssertionError("connected")
+    assert "end the agent of the other home" in told.value.hint
+    assert "admitted" not in str(told.value)
 
 
 def serving(objects: dict[str, bytes]) -> Serve:

@@ -185,6 +185,13 @@ def test_a_refusal_names_every_broken_rule_and_has_the_first_ones_reason() -> No
     assert told.value.reason == "COMMERCIAL_INTEREST"
     assert "ethics numbers that hold today: none" in told.value.message
     assert "9 training patients; at least 50" in told.value.message
+    lines = told.value.message.splitlines()
+    assert lines[0].endswith("breaks this site's rules:")
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "  COMMERCIAL_INTEREST",
+        "  ETHICS",
+        "  COHORT_TOO_SMALL",
+    ]
     check_clauses([clause for clause in found if clause.holds], STUDY)
 
 

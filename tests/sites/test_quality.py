@@ -61,9 +61,18 @@ def test_a_copy_under_another_patient_is_found_by_its_looks_and_one_of_the_same_
 def test_a_rare_label_is_found_among_those_of_the_study() -> None:
     entries = [entry(number, label="nodule" if number == 0 else "clear") for number in range(40)]
     assert [one.text for one in findings(entries)] == ["'nodule' has 1 of 40 labelled patients"]
-    assert [one.text for one in findings(entries, ("clear", "mass"))] == [
-        "'mass' has 0 of 39 labelled patients"
-    ]
+    found = findings(entries, ("clear", "mass"))
+    assert [one.text for one in found if one.kind == "IMBALANCE"] == ["'mass' has 0 of 39 labelled patients"]
+
+
+def test_labels_that_a_study_does_not_know_are_found_with_the_class_that_is_meant() -> None:
+    entries = [entry(number, label="clear" if number % 2 else "Nodule") for number in range(40)]
+    (found,) = [one for one in findings(entries, ("clear", "nodule")) if one.kind == "LABEL_NOT_IN_STUDY"]
+    assert found.text == "'Nodule', the label of 20 images, is no class of the study: did you mean nodule?"
+    assert found.objects == tuple(f"2.25.{number}" for number in range(0, 40, 2))
+    assert "LABEL_NOT_IN_STUDY" not in kinds(findings(entries))
+    (other,) = [one for one in findings(entries, ("clear", "mass")) if one.kind == "LABEL_NOT_IN_STUDY"]
+    assert other.text.endswith("it has clear, mass")
 
 
 def test_images_that_came_in_before_these_checks_are_told() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from fedai_site.home import SiteHome
 from homes import make_home, told
 from studies import small_study
 
+from fedai.cli.app import run
 from fedai.signatures import sign_study, signature_file, write_key
 from fedai.study import read_study
 
@@ -93,3 +96,43 @@ def test_a_damaged_file_is_no_request(home: SiteHome) -> None:
     path = requests.keep(home, small_study())
     path.write_bytes(b"\xff{")
     assert requests.listed(home) == []
+
+
+def test_the_inbox_lists_each_study_with_what_became_of_it_the_approved_ones_too(
+    home: SiteHome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, what in enumerate(("waiting", "approve", "reject", "revoke"), 1):
+        file = tmp_path / f"{what}.yaml"
+        file.write_text(small_study(version=number).canonical())
+        if what in ("approve", "revoke"):
+            told(capsys, "approve", home.folder, file, "--by", "kim")
+    told(capsys, "inbox", home.folder, tmp_path / "waiting.yaml")
+    told(capsys, "reject", home.folder, tmp_path / "reject.yaml", "--why", "too broad", "--by", "lee")
+    told(capsys, "revoke", home.folder, tmp_path / "revoke.yaml")
+    assert run(["site", "inbox", str(home.folder)]) == 0
+    said = capsys.readouterr().out
+    rows = [re.split(r"  +", line)[:2] for line in said.splitlines()[1:5]]
+    assert rows == [
+        ["small 1", "waiting"], ["small 2", "approved by kim"],
+        ["small 3", "rejected by lee: too broad"], ["small 4", "revoked"],
+    ]  # fmt: skip
+    assert f"next: fedai site review {home.folder} FILE" in said
+
+
+def test_a_yes_whose_time_is_over_and_one_that_lies_in_no_request_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(tmp_path, patients=12)
+    approvals.approve(home.approvals, small_study(version=2), "an earlier release")
+    home.rules.write_text("{approval_days: 0.000001, commercial_interest: true}")
+    (tmp_path / "study.yaml").write_text(small_study().canonical())
+    assert told(capsys, "approve", home.folder, tmp_path / "study.yaml", "--by", "kim")[0] == 0
+    time.sleep(1.2)  # an approval ends at a whole second
+    found = {one["version"]: one for one in told(capsys, "inbox", home.folder)[1]["requests"]}
+    assert (found[1]["state"], found[2]["state"]) == ("EXPIRED", "UNSIGNED_APPROVAL")
+    assert found[2]["path"] == ""
+    assert run(["site", "inbox", str(home.folder)]) == 0
+    said = capsys.readouterr().out
+    assert "expired by kim" not in said
+    assert "expired" in said
+    assert "refused as UNSIGNED_APPROVAL" in said

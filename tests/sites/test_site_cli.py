@@ -8,10 +8,10 @@ import yaml
 from fedai_server import pki
 from fedai_server.admission import key_fingerprint
 from fedai_site.agent import alone
-from fedai_site.home import SiteHome, open_home
+from fedai_site.home import SiteHome, create_home, open_home
 from fedai_site.ledger import Ledger
 from fedai_site.witness import ledger_of
-from homes import CERTIFICATE, make_home, told
+from homes import CERTIFICATE, make_home, settings_for, told
 from studies import SMALL
 
 from fedai.cli.app import run
@@ -232,3 +232,79 @@ def test_a_model_can_be_trained_without_a_federation(
 def test_what_is_no_home_ends_with_2_and_the_next_step(verb: str, tmp_path: Path, capsys: Capture) -> None:
     assert run(["site", *verb.split(), str(tmp_path)]) == 2
     assert "fedai site init" in capsys.readouterr().err
+
+
+def approved(home: SiteHome, study: Path, capsys: Capture) -> str:
+    """What `approve` prints; it says yes whatever the cohort."""
+    capsys.readouterr()
+    assert run(["site", "approve", str(home.folder), str(study)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_yes_to_a_study_that_would_use_nothing_here_warns_with_the_reasons_counted(
+    home: SiteHome, tmp_path: Path, study: Path, capsys: Capture
+) -> None:
+    assert "warning" not in approved(make_home(tmp_path / "larger", patients=12), study, capsys)
+    study.write_text(yaml.safe_dump({**SMALL, "version": 2, "cohort": {"modality": ["MG"]}}))
+    said = approved(home, study, capsys)
+    assert "warning: a run would use no case of this site: of 12 images 12 modality" in said
+    assert f"fedai site data stats {home.folder}" in said
+    empty = create_home(tmp_path / "empty", settings_for(tmp_path))
+    said = approved(empty, study, capsys)
+    assert "warning: there are no data in this home yet" in said
+    assert f"next: fedai site add-data {empty.folder}" in said
+
+
+def test_a_yes_to_a_study_that_wants_more_patients_than_there_are_warns(
+    home: SiteHome, study: Path, capsys: Capture
+) -> None:
+    study.write_text(yaml.safe_dump({**SMALL, "cohort": {"modality": ["CR"], "minimum_patients": 60}}))
+    assert "patients would train, a run needs 60: it would be refused here" in approved(home, study, capsys)
+    told_ = told(capsys, "approve", home.folder, study)[1]["cohort"]
+    assert (told_["flow"]["used"], told_["training_patients_wanted"]) == (12, 60)
+
+
+def test_a_study_given_for_a_sites_settings_is_recognised_in_one_line(
+    tmp_path: Path, study: Path, capsys: Capture
+) -> None:
+    code, error = told(capsys, "init", tmp_path / "home", "--config", study)
+    assert code == 2
+    assert error["error"]["message"] == f"{study} is a study, not a site's settings (site.yaml)"
+
+
+def test_what_is_wrong_with_an_option_of_init_is_told_with_the_options_name(
+    tmp_path: Path, ca: Path, capsys: Capture
+) -> None:
+    words = ("init", tmp_path / "home", "--name", "North", "--server", "h", "--ca", ca)
+    code, error = told(capsys, *words)
+    lines = error["error"]["message"].splitlines()
+    assert code == 2
+    assert [line.partition(":")[0] for line in lines] == ["--name", "--server"]
+
+
+def test_a_folder_without_any_file_is_no_data_and_its_labels_count_all_the_same(
+    home: SiteHome, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code, error = told(capsys, "add-data", home.folder, tmp_path / "empty")
+    assert (code, error["error"]["message"]) == (3, "no file was found here")
+    assert error["error"]["where"] == str(tmp_path / "empty")
+    (tmp_path / "labels.csv").write_text("PatientID,label\nP0,nodule\n")
+    words = ("add-data", home.folder, tmp_path / "empty", "--labels", tmp_path / "labels.csv")
+    code, error = told(capsys, *words)
+    assert code == 3
+    assert "12 images that were here have a label now" in error["error"]["message"]
+
+
+def test_the_quarantine_of_a_home_is_found_from_the_home_or_its_clean_folder(
+    home: SiteHome, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "notes.dcm").write_text("no image")
+    assert run(["site", "add-data", str(home.folder), str(tmp_path / "more")]) == 0
+    assert f"next: fedai site deid review {home.folder}" in capsys.readouterr().out
+    for out in (home.folder, home.folder / "clean"):
+        code, found = told(capsys, "deid", "review", out)
+        assert (code, len(found["items"])) == (0, 1)
+    private = ("--private", home.folder / "deid")
+    assert told(capsys, "deid", "review", home.folder / "clean", *private)[1] == found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, progress_line, table
+from fedai.cli.output import ForceOption, JsonOption, check_targets, emit, plain, progress_line, table, when
 
 if TYPE_CHECKING:
     from fedai.events import Listener
@@ -37,6 +37,8 @@ LINES = {
     "site_left_out": "{site} is left out of the judgement: {why}",
 }
 RunName = Annotated[str, typer.Argument(help="The run's name, such as cxr-nodule-1.", metavar="RUN")]
+WITHHELD = "withheld"
+WITHHELD_NOTE = "withheld: of so few patients the site tells nothing (under three, or as its policy says)"
 WATCH_EVERY_S, LOOK_EVERY_S = 0.5, 5.0
 QUIET = ("asked", "answer")  # for /metrics; a line each would be too many
 
@@ -123,7 +125,7 @@ def follow(
 def list_runs(home: Home = HERE, as_json: JsonOption = False) -> None:
     """All runs, the oldest first."""
     runs = _runs(home).all()
-    rows = [(run.name, run.state, run.started[:19], f"{run.seconds:.0f} s", run.reason) for run in runs]
+    rows = [(run.name, run.state, when(run.started), f"{run.seconds:.0f} s", run.reason) for run in runs]
     shown = [_facts_of(run) for run in runs]
     lines = table(("run", "state", "started", "took", "reason"), rows) if rows else ["no run yet"]
     emit({"runs": shown}, as_json=as_json, lines=lines)
@@ -194,13 +196,16 @@ def crate(
     out: Annotated[Path, typer.Option(help="The ZIP file to write.")],
     weights: Annotated[bool, typer.Option("--weights", help="With the checkpoints themselves.")] = False,
     home: Home = HERE,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write an ended run as an RO-Crate: a ZIP file of its record, judgement, study, report and manifests."""
     from fedai.crates import write_crate
     from fedai.record import find_run
 
-    files = write_crate(find_run(run, home), out, weights=weights)
+    folder = find_run(run, home)
+    check_targets(out, force=force)
+    files = write_crate(folder, out, weights=weights)
     told = [
         {"file": file["@id"], "sha256": file["sha256"], "bytes": int(file["contentSize"])} for file in files
     ]
@@ -325,7 +330,7 @@ def _line(kind: str, fact: dict[str, Any]) -> str:
         return f"round {fact['number']} {by}{drawn}{late}{refused}"
     if kind == "model_scored":
         return f"{fact['model']} scored by {', '.join(fact['answered'])}"
-    return LINES.get(kind, kind).format(**fact)
+    return LINES.get(kind, kind).format(**{name: plain(value) for name, value in fact.items()})
 
 
 def _cohort_lines(record: dict[str, Any]) -> list[str]:
@@ -335,11 +340,19 @@ def _cohort_lines(record: dict[str, Any]) -> list[str]:
         (
             site,
             *(cohort["flow"].get(step, "") for step in FLOW),
-            *(facts["cases"] for facts in cohort["splits"].values()),
+            *_told_of_splits(cohort),
         )
         for site, cohort in record["cohorts"].items()
     ]
-    return table(("site", *FLOW, *SPLITS), rows) if rows else []
+    note = [WITHHELD_NOTE] if any(WITHHELD in row for row in rows) else []
+    return [*table(("site", *FLOW, *SPLITS), rows), *note] if rows else []
+
+
+def _told_of_splits(cohort: dict[str, Any]) -> list[object]:
+    """Cases of each split; a 0 stands for a split that isn't told of where more cases are used than told."""
+    cases = [facts["cases"] for facts in cohort["splits"].values()]
+    withheld = sum(cases) < cohort["flow"].get("used", 0)
+    return [WITHHELD if withheld and not count else count for count in cases]
 
 
 def _overview_lines(record: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedai.cli.output import JsonOption, emit, table
+from fedai.cli.output import JsonOption, emit, table, when
 from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -108,7 +108,11 @@ def admit(
     public_key: Annotated[Path, typer.Argument(help="The site's keys/agent.pub.", metavar="PUBLIC_KEY_FILE")],
     as_json: JsonOption = False,
 ) -> None:
-    """Admit a site by its public key (the server must be up), and write its kit."""
+    """Admit a site by its public key (the server must be up), and write its kit.
+
+    The kit is a folder for the site's engineer: ca.pem, by which the site knows this server, and kit.yaml
+    with the server's address. It holds no secret.
+    """
     from fedai_server.admission import admit as admit_site
     from fedai_server.home import open_home
 
@@ -116,7 +120,8 @@ def admit(
     result = {"site": made.site, "node_id": str(made.node_id), "key_fingerprint": made.key_fingerprint,
               "kit": str(made.kit), "new": made.new}  # fmt: skip
     said = "admitted" if made.new else "was admitted already"
-    lines = [f"{made.site} {said}", f"key  {made.key_fingerprint}", f"kit  {made.kit}"]
+    kit = f"kit  {made.kit}  (ca.pem and the server's address, for the site)"
+    lines = [f"{made.site} {said}", f"key  {made.key_fingerprint}", kit]
     emit(result, as_json=as_json, lines=lines)
 
 
@@ -190,7 +195,8 @@ def status(home: Home, as_json: JsonOption = False) -> None:
             sites = [(site.name, site.status, site.last_activated_at) for site in control.list_sites()]
     shown = [{"site": name, "status": state, "last_activated_at": seen} for name, state, seen in sites]
     head = f"{'up' if up else 'down'}  {opened.address}"
-    rows = table(("site", "status", "last activated"), sites) if sites else ["no site admitted"]
+    told = [(name, state, when(seen)) for name, state, seen in sites]
+    rows = table(("site", "status", "last activated"), told) if sites else ["no site admitted"]
     emit({"up": up, "address": opened.address, "sites": shown}, as_json=as_json, lines=[head, *rows])
 
 

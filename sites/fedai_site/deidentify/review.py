@@ -37,7 +37,9 @@ def listed(private: Path) -> list[dict[str, Any]]:
 def _opened(private: Path) -> State:
     if not (private / "state.sqlite").is_file():
         raise ConfigError(
-            "there has been no run with this private folder", where=str(private), hint="give --private"
+            "there has been no run with this private folder",
+            where=str(private),
+            hint="give OUT of `deid run`, or a site's home; --private where the run had it",
         )
     return State(private)
 
