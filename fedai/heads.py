@@ -1,16 +1,22 @@
-"""The head of a site's ledger: number and hash of its last line, signed by the site's ledger key.
+"""The head of a ledger: number and hash of its last line, signed by the home's ledger key.
 
-A head travels with each answer, so that the server holds what the site can't rewrite any more; whoever has
-one can say later whether the ledger is still the one that it was.
+Heads are kept beside the ledger and at a witness, where one is named. A site's travels with each answer, so
+that the server holds what the site can't rewrite any more; whoever has one can say later whether the ledger
+is still the one that it was.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedai.signatures import is_signed, public_key, sign
+from fedai.errors import DataError
+from fedai.signatures import is_signed, public_key, read_key, sign, write_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -43,6 +49,12 @@ def head_fault(head: object) -> str:
     return ""
 
 
+def vouches(key: str, lines: int, digest: str, signature: object) -> bool:
+    """Whether this is the signature of `key` over number and hash of a line."""
+    head = {"lines": lines, "hash": digest, "key": key, "signature": signature}
+    return not head_fault(head)
+
+
 def _is_hex(value: object, pattern: re.Pattern[str]) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
@@ -56,3 +68,85 @@ def contradiction(before: Head, now: Head) -> str:
     if now["lines"] == before["lines"] and now["hash"] != before["hash"]:
         return f"line {now['lines']} has another hash than before"
     return ""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where a ledger's heads are written. `key`: made at first use where a home has none."""
+
+    own: Path
+    key: Path
+    witness: Path | None = None
+
+    def public(self) -> str:
+        """The key that signs; empty where none was made yet."""
+        return public_key(read_key(self.key)) if self.key.exists() else ""
+
+    def sign(self, lines: int, digest: str) -> dict[str, Any]:
+        """The head of a line, for `keep`."""
+        if not self.key.exists():
+            self.key.parent.mkdir(parents=True, exist_ok=True)
+            write_key(self.key)
+        return make_head(lines, digest, read_key(self.key))
+
+    def keep(self, head: Head, undone: str = "nothing was sent") -> None:
+        """Append a head everywhere. Raises DataError where one place can't be written; it says `undone`."""
+        for path in filter(None, (self.own, self.witness)):
+            try:
+                _append(path, json.dumps(head).encode() + b"\n")
+            except OSError as error:
+                raise DataError(
+                    f"the ledger's head can't be written ({error.strerror}); {undone}",
+                    where=str(path),
+                    hint="is there room, and the witness's folder? `witness` in site.yaml names it",
+                ) from None
+
+    def last(self) -> dict[str, Any]:
+        """The newest head, or nothing where none was made."""
+        if not self.own.exists():
+            return {}
+        with self.own.open("rb") as file:
+            file.seek(max(0, self.own.stat().st_size - 2000))
+            tail = file.read().removesuffix(b"\n").rpartition(b"\n")[2]
+        head = _head_in(tail + b"\n")
+        if isinstance(head, str):
+            what, hint = f"the last head can't be used: {head}", "keep a copy, then remove a torn line"
+            raise DataError(what, where=str(self.own), hint=f"run `ledger verify`; {hint}")
+        return head
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every head beside the ledger. Raises DataError at a line that is none."""
+        return list(heads_in(self.own)) if self.own.exists() else []
+
+
+def heads_in(path: Path) -> Iterator[dict[str, Any]]:
+    """Every head of a file. Raises DataError at a line that is none."""
+    with path.open("rb") as file:
+        for at, line in enumerate(file, start=1):
+            head = _head_in(line)
+            if isinstance(head, str):
+                raise DataError(f"head {at}: {head}", where=f"{path}:{at}", hint="compare with a copy")
+            yield head
+
+
+def _head_in(line: bytes) -> dict[str, Any] | str:
+    """The head of a line as `keep` writes it, or what is wrong with it."""
+    try:
+        head = json.loads(line)
+    except (ValueError, RecursionError):
+        return "it is torn or was changed"
+    if fault := head_fault(head):
+        return fault
+    return dict(head) if json.dumps(head).encode() + b"\n" == line else "it was changed"
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab") as file:
+        whole = file.tell()
+        try:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, whole)  # half a head would stop every later one
+            raise

@@ -91,7 +91,7 @@ class Site:
 
     def ledger(self, run: str) -> list[dict[str, Any]]:
         """The ledger's lines of one run, by its name (run-ID if refused before the name was known)."""
-        from fedai_site.ledger import Ledger
+        from fedai.ledger import Ledger
 
         return [line for line in Ledger(self.home.ledger).lines() if line["run"] == run]
 

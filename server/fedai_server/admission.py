@@ -14,6 +14,7 @@ from fedai.errors import ConfigError, RefusedByPolicy
 from fedai_server import pki
 from fedai_server.control import Control
 from fedai_server.home import ServerHome, check_site_name, write_file
+from fedai_server.ledger import note
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def admit(home: ServerHome, site: str, key_file: Path) -> Admission:
     key = _read_key(key_file)
     kept = home.site_key(site)
     _refuse_conflicts(home, site, key)
+    note(home, "admit", site=site, key=key_fingerprint(key))
     with Control(home) as control:
         node_id = control.register_site(site, key)
     new = not kept.exists()
@@ -49,6 +51,7 @@ def retire(home: ServerHome, site: str) -> bool:
     Needs the server up. Raises ConfigError for a name that is none, and FederationError.
     """
     kept = home.site_key(site)
+    note(home, "retire", site=site, **({"key": key_fingerprint(kept.read_bytes())} if kept.exists() else {}))
     with Control(home) as control:
         found = control.unregister_site(site)
     if kept.exists():

@@ -23,6 +23,8 @@ from fedai.errors import FedaiError, FederationError
 from fedai_server.bundle import release_bundle
 from fedai_server.control import Control, FlowerRun
 from fedai_server.home import ServerHome
+from fedai_server.ledger import note_of
+from fedai_server.roles import SUPERVISOR
 from fedai_server.runs import OVER, Run, RunDatabase
 
 LOCK = "conductor"
@@ -123,7 +125,7 @@ class Continuation:
         gone = [run for run in under_way if run.state != "paused" and self._conductor_gone(run) is not None]
         if not gone:
             return []
-        with Control(self.home) as control:
+        with Control(self.home, token=self.home.control_token) as control:
             known = {told.run_id: told for told in control.list_runs()}
             return [run.name for run in gone if self._is_dead(run, known) and self._again(control, run)]
 
@@ -151,6 +153,7 @@ class Continuation:
             return False
         pause = min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S)
         self.not_before[run.name] = now + pause
+        note_of(self.home, SUPERVISOR, "continue", run=run.name)
         self.runs.add(run.name, "continued", {"after": self.runs.last_round(run.name)})
         try:
             self.runs.attach(run.name, control.start_run(release_bundle(), run.study))

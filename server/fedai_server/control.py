@@ -1,7 +1,8 @@
 """What the coordinator may ask of the SuperLink: a thin, typed client of Flower's Control calls.
 
-Every call raises FederationError with a next step: nobody listening, a token that doesn't fit, or
-Flower's own refusal (its code and public text).
+Every call raises FederationError with a next step: nobody listening, a token that doesn't fit, a ledger that
+can't be written, or Flower's own refusal (its code and public text); RefusedByPolicy where the token's role
+doesn't allow it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedai.errors import FederationError
-from fedai_server.gate import TOKEN_HEADER
+from fedai.errors import FedaiError, FederationError, RefusedByPolicy
+from fedai_server.gate import NOT_WRITTEN, NOT_YOUR_ROLE, TOKEN_HEADER
 from fedai_server.home import ServerHome
+from fedai_server.roles import read_token, token_file
 
 TIMEOUT_S = 30.0
 MOST_RUNS = 10_000  # Flower gives the latest 20 where nothing is said
@@ -48,9 +51,9 @@ class FlowerRun:
 
 
 class Control:
-    """Open with `with Control(home) as control:`."""
+    """Open with `with Control(home) as control:`. `token`: its file; default: see roles.token_file."""
 
-    def __init__(self, home: ServerHome, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, home: ServerHome, *, token: Path | None = None, timeout_s: float = TIMEOUT_S) -> None:
         import httpx
         from flwr.supercore.control import ControlHttpClient
 
@@ -62,7 +65,7 @@ class Control:
         # the token goes with every call.
         self._client._client = httpx.Client(
             timeout=timeout_s, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0),
-            headers={TOKEN_HEADER: home.control_token.read_text()},
+            headers={TOKEN_HEADER: read_token(token or token_file(home))},
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -187,16 +190,26 @@ def _translated_errors(home: ServerHome) -> Iterator[None]:
         ) from None
 
 
-def _refusal(status: int, text: str, home: ServerHome) -> FederationError:
+def _refusal(status: int, text: str, home: ServerHome) -> FedaiError:
     from flwr.supercore.error import ApiErrorCode, FlowerError
 
+    if text == NOT_YOUR_ROLE.decode():
+        return RefusedByPolicy(
+            "the token was revoked, or its role doesn't allow this call",
+            hint="ask the coordinator for another",
+        )
+    if text == NOT_WRITTEN.decode():
+        return FederationError(
+            "the call couldn't be written to the server's ledger; nothing was done",
+            hint=f"is the disk full? then see `fedai server ledger verify {home.folder}`",
+        )
     told = FlowerError.from_json(text)
     if told and told.code == ApiErrorCode.RUN_ID_NOT_FOUND:
         return FederationError("the SuperLink knows no such run", hint=f"fedai run list {home.folder}")
     if not told and status in (403, 404):
         return FederationError(
             f"what listens at {home.loopback_address} is not this home's server ({status})",
-            hint="does another server hold the port? see loopback_port in server.yaml",
+            hint="does another server hold the port (loopback_port in server.yaml)? is the token nobody's?",
         )
     reason = f"code {told.code}: {told.message}" if told else f"status {status}"
     return FederationError(

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedai.checks import Check, check_disk, check_flower
-from fedai.errors import ConfigError
+from fedai.errors import ConfigError, FedaiError
 from fedai_server import pki
 from fedai_server.certificates import Given, objection
 from fedai_server.home import ServerHome
+from fedai_server.ledger import verify
 
 RENEW_WITHIN_DAYS = 60
 
@@ -29,12 +30,14 @@ def _checks(home: ServerHome) -> Iterator[Check]:
     yield _serverapp()
     yield _ports(home)
     yield _bundle()
+    yield _ledger(home)
     yield check_disk(home.folder, "every update passes through the database: make room")
 
 
 def _secrets(home: ServerHome) -> Check:
     files = [home.pki / "server.key", home.superexec_secret, home.control_token]
     files += [home.pki / "ca.key"] if home.settings.authority == "own" else []
+    files += [home.ledger_key] if home.ledger_key.exists() else []  # made at the first line of an older home
     bad = [path.name for path in files if not path.is_file() or _mode(path) & 0o077]
     bad += [str(home.folder)] if _mode(home.folder) & 0o077 else []
     hint = f"chmod 700 {home.folder}; chmod 600 its keys; restore what is missing"
@@ -95,6 +98,14 @@ def _bundle() -> Check:
         return Check("bundle", True, f"{len(release_bundle())} bytes, the release's own")
     except ConfigError as error:
         return Check("bundle", False, error.message, error.hint)
+
+
+def _ledger(home: ServerHome) -> Check:
+    try:
+        found = verify(home)
+    except FedaiError as error:
+        return Check("ledger", False, error.message, "compare with a backup; see who could write the home")
+    return Check("ledger", True, f"{found.lines} lines, unbroken; {found.heads} signed heads")
 
 
 def _mode(path: Path) -> int:

@@ -4,8 +4,8 @@ Flower serves Control, Runtime and Fleet calls, documentation and health from on
 reaches the Control calls can start runs. So sites reach it through `PublicGate` alone, which knows the ten
 calls that a site makes and answers 404 to everything else, 401 to a call that no admitted key has signed,
 before it has read any body, and 403 to one that is not the caller's to make (see callers.py); this machine
-reaches it through `LoopbackGate`, which asks for the server's control token before anything but the Runtime
-calls (they carry secrets of their own).
+reaches it through `LoopbackGate`, which asks for a token before anything but the Runtime calls (they carry
+secrets of their own), and hands on what the token's role allows once it is in the server's ledger.
 
 A request goes on only if its path is one of the ten byte for byte, undecoded; nothing is normalised, so
 there are no two readings of it. Each connection belongs to one listener and one gate for its whole life.
@@ -14,7 +14,6 @@ there are no two readings of it. Each connection belongs to one listener and one
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import re
@@ -23,8 +22,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fedai.errors import FedaiError
+
 if TYPE_CHECKING:
     from fedai_server.callers import Caller
+    from fedai_server.roles import Holder
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,6 +52,9 @@ LONGEST_LENGTH = 15  # digits of a Content-Length
 REFUSALS_LOGGED_EVERY_S = 1.0
 UNKNOWN = b'{"detail": "Invalid SuperNode authentication"}'  # as Flower says it
 NOT_YOURS = b'{"code": 2007, "detail": "Not for this caller, or no more."}'  # 2007: the run is over
+
+NOT_YOUR_ROLE = b'{"detail": "The token was revoked, or its role does not allow this call."}'
+NOT_WRITTEN = b'{"detail": "The call could not be written to the server\'s ledger; nothing was done."}'
 
 logger = logging.getLogger("fedai.server.gate")
 
@@ -121,29 +126,63 @@ class PublicGate:
         await self._app(scope, replay(pieces, receive), send)
 
 
-class LoopbackGate:
-    """For this machine: Runtime calls and health as they are, all else with the control token; else 403.
+class Register(Protocol):
+    """What the gate asks of ledger.Desk."""
 
-    A browser on this machine must not be turned against us: requests with an Origin, or under another name
-    than loopback's, are refused.
+    def holder(self, token: bytes) -> Holder | None: ...
+    def admits(self, holder: Holder, path: str, body: bytes) -> bool: ...
+
+
+class LoopbackGate:
+    """For this machine: Runtime calls and health as they are, all else with a token; else 403.
+
+    Each call with a token is written down by the `desk` before it goes on: 403 where the role doesn't allow
+    it, 503 where it can't be written. A browser on this machine must not be turned against us: requests with
+    an Origin, or under another name than loopback's, are refused.
     """
 
-    def __init__(self, app: App, *, token: bytes) -> None:
+    def __init__(self, app: App, *, desk: Register, maximum_bytes: int) -> None:
         self._app = app
-        self._token = token
+        self._desk = desk
+        self._maximum_bytes = maximum_bytes
+        self._log = _RefusalLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the loopback listener serves no {scope['type']}")
         host = _header(scope, b"host")
-        strange = host is None or not LOOPBACK_HOSTS.fullmatch(host) or _header(scope, b"origin") is not None
-        if strange or not (needs_no_token(scope) or self._holds_token(scope)):
+        if host is None or not LOOPBACK_HOSTS.fullmatch(host) or _header(scope, b"origin") is not None:
             await answer(send, 403)
             return
-        await self._app(scope, receive, send)
+        if needs_no_token(scope):
+            await self._app(scope, receive, send)
+            return
+        token = _header(scope, TOKEN_HEADER.encode()) or b""
+        holder = await asyncio.to_thread(self._desk.holder, token)
+        if holder is None:
+            self._log.add(scope)
+            await answer(send, 403)
+            return
+        await self._serve(holder, scope, receive, send)
 
-    def _holds_token(self, scope: Scope) -> bool:
-        return hmac.compare_digest(_header(scope, TOKEN_HEADER.encode()) or b"", self._token)
+    async def _serve(self, holder: Holder, scope: Scope, receive: Receive, send: Send) -> None:
+        pieces = await read_body(receive, self._maximum_bytes)
+        if pieces is None:
+            await answer(send, 413)
+            return
+        if pieces[-1]["type"] == "http.disconnect":
+            return
+        body = b"".join(piece.get("body", b"") for piece in pieces)
+        try:
+            allowed = await asyncio.to_thread(self._desk.admits, holder, scope["path"], body)
+        except FedaiError as error:
+            logger.error("%.120r of %s isn't done: %s", scope["path"], holder.name, error)
+            await answer(send, 503, NOT_WRITTEN)
+            return
+        if not allowed:
+            await answer(send, 403, NOT_YOUR_ROLE)
+            return
+        await self._app(scope, replay(pieces, receive), send)
 
 
 class Recorder:

@@ -2,7 +2,9 @@
 
     server.yaml            settings, written once by `fedai server init`, edited by hand
     pki/                   ca.pem ca.key server.pem server.key; no ca.key under the consortium's authority
-    secrets/               superexec.secret (may take tasks), control.token (may start and stop runs)
+    secrets/               superexec.secret (may take tasks), control.token (may start and stop runs),
+                           tokens/ (names, roles and digests of further tokens), ledger.key (signs the ledger)
+    ledger.jsonl           who asked what, line by line; ledger.heads.jsonl its signed heads
     sites/SITE.pub         the public keys admitted, by name; sites/retired/ those no longer
     kit/, kits/SITE/       what a site needs from us: ca.pem and kit.yaml
     superlink.sqlite       Flower's state
@@ -30,6 +32,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedai.errors import ConfigError
 from fedai.logs import LogFormat
+from fedai.signatures import write_key
 from fedai.study import NAME_PATTERN
 from fedai.yamlfile import Frozen, load
 
@@ -125,6 +128,22 @@ class ServerHome:
         return self.folder / "secrets" / "control.token"
 
     @property
+    def tokens(self) -> Path:
+        return self.folder / "secrets" / "tokens"
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def ledger_heads(self) -> Path:
+        return self.folder / "ledger.heads.jsonl"
+
+    @property
+    def ledger_key(self) -> Path:
+        return self.folder / "secrets" / "ledger.key"
+
+    @property
     def database(self) -> Path:
         return self.folder / "superlink.sqlite"
 
@@ -207,6 +226,7 @@ def init_home(
         pki.make_server_certificate(home.pki, (public_host, *names))
     write_file(home.superexec_secret, secrets.token_bytes(48), mode=0o600)
     write_file(home.control_token, secrets.token_urlsafe(48).encode(), mode=0o600)
+    write_key(home.ledger_key)
     write_file(folder / "server.yaml", _settings_text(settings).encode(), mode=0o600)  # last: it is whole
     return home
 

@@ -16,7 +16,8 @@ from fedai_server.bundle import release_bundle
 from fedai_server.control import Control
 from fedai_server.home import ServerHome
 from fedai_server.leaving_out import check_sites, note_without
-from fedai_server.runs import OVER, RunDatabase
+from fedai_server.ledger import note
+from fedai_server.runs import OVER, Run, RunDatabase
 
 REFERENCE = re.compile(r"([a-z][a-z0-9-]{0,40})=(.+)")
 OWN_NAMES = ("federated",)
@@ -47,7 +48,7 @@ def launch(
                 hint=f"fedai server admit {home.folder} SITE PUBLIC_KEY_FILE",
             )
         bundle = release_bundle()
-        name = runs.plan(study)
+        name = runs.plan(study, lambda name: note(home, "start", run=name, study=study.sha256))
         note_without(runs, name, without)
         if overview:
             runs.add(name, OVERVIEW, {})
@@ -64,11 +65,17 @@ def halt(home: ServerHome, name: str) -> bool:
     """Stop a run; False where it had ended before."""
     runs = RunDatabase(home.runs_database)
     run = runs.get(name)
+    note(home, "stop", **named(run))
     stopped = runs.move(name, "stopped", "by the coordinator")
     if run.flower_id and run.state not in OVER:
         with Control(home) as control:
             control.stop_run(run.flower_id)
     return stopped
+
+
+def named(run: Run) -> dict[str, str]:
+    """How the server's ledger names a run: by name, and by Flower's number where it has one."""
+    return {"run": run.name, **({"number": str(run.flower_id)} if run.flower_id else {})}
 
 
 def references_of(run: Path) -> list[str]:

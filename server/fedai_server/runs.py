@@ -100,8 +100,10 @@ class RunDatabase:
     waits: bool = False
     busy_s: float | None = None
 
-    def plan(self, study: Study) -> str:
-        """A new run of `study` under the next free name, such as cxr-nodule-3."""
+    def plan(self, study: Study, note: Callable[[str], None] = lambda name: None) -> str:
+        """A new run of `study` under the next free name, such as cxr-nodule-3; `note` is told the name before
+        the run is there, and again where another took that name meanwhile.
+        """
 
         def insert_run(connection: Connection) -> str:
             taken = set(connection.scalars(select(RUNS.c.name)))
@@ -109,6 +111,7 @@ class RunDatabase:
             while f"{study.name}-{number}" in taken:
                 number += 1
             name = f"{study.name}-{number}"
+            note(name)
             row = {"name": name, "study": study.canonical(), "study_sha256": study.sha256}
             connection.execute(insert(RUNS).values(**row, state="planned", started=_now()))
             return name

@@ -29,6 +29,7 @@ from fedai_server.certificates import follow
 from fedai_server.connections import Connections
 from fedai_server.gate import LoopbackGate, PublicGate, Recorder
 from fedai_server.home import ServerHome, open_home
+from fedai_server.ledger import Desk, ledger_of
 from fedai_server.middlewares import narrow
 from fedai_server.orphans import when_parent_is_gone
 
@@ -186,7 +187,8 @@ def _public_configuration(
 def _loopback_configuration(home: ServerHome, application: Any) -> uvicorn.Config:
     import uvicorn
 
-    return uvicorn.Config(LoopbackGate(application, token=home.control_token.read_bytes()), **_common(home))
+    desk, maximum = Desk(home, ledger_of(home)), home.settings.max_request_mb * MEGABYTE
+    return uvicorn.Config(LoopbackGate(application, desk=desk, maximum_bytes=maximum), **_common(home))
 
 
 def _common(home: ServerHome) -> dict[str, Any]:

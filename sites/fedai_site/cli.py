@@ -239,8 +239,8 @@ def ledger_show(home: Home, last: Annotated[int, typer.Option(help="Only so many
                     help="Write the kept bytes that left to LINE.bin files here.")] = None,
                 as_json: JsonOption = False) -> None:  # fmt: skip
     """What left, oldest first; with --bytes also what it was, checked against the ledger's hashes."""
+    from fedai.ledger import Ledger
     from fedai_site.home import open_home
-    from fedai_site.ledger import Ledger
 
     site = open_home(home)
     lines = list(Ledger(site.ledger).lines())
@@ -277,11 +277,12 @@ def ledger_verify(home: Home,
                   witness: Annotated[Path | None, typer.Option(metavar="PATH",
                       help="A file of heads, a run's record.json, or a folder of them.")] = None,
                   as_json: JsonOption = False) -> None:  # fmt: skip
-    """Check chain and signed heads; names the first line that is broken, missing or rewritten."""
+    """Check chain and signed heads; names the first line that is broken, missing, rewritten or not signed."""
     from fedai_site.home import open_home
     from fedai_site.witness import verify
 
     found = verify(open_home(home), witness)
-    heads = f"{found.heads} signed heads beside it, {found.witnessed} of a witness"
+    late = ", the last line's still missing" if found.unheaded else ""
+    heads = f"{found.heads} signed heads beside it{late}, {found.witnessed} of a witness"
     lines = [f"{found.lines} lines, unbroken; {heads}"]
     emit({**vars(found), "intact": True}, as_json=as_json, lines=lines)

@@ -16,10 +16,10 @@ import numpy as np
 
 from fedai import wire
 from fedai.errors import FedaiError, RefusedByPolicy
+from fedai.ledger import Ledger
 from fedai.study import Study
 from fedai.weights import Layout
 from fedai.wire import Reply, Task
-from fedai_site.ledger import Ledger
 from fedai_site.sent import Objects, Sent, named
 
 

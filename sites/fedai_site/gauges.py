@@ -20,10 +20,10 @@ from pathlib import Path
 
 from fedai.errors import FedaiError
 from fedai.exposition import Family, page, single
+from fedai.ledger import Ledger
 from fedai_site.catalogue import Catalogue
 from fedai_site.home import SiteHome
 from fedai_site.inbox import INBOX, what_waits
-from fedai_site.ledger import Ledger
 from fedai_site.overview import agent_facts
 from fedai_site.watchdog import Watchdog
 from fedai_site.witness import verify

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedai.cli.output import table, when
+from fedai.ledger import Ledger
 from fedai.study import read_study
 from fedai_site import approvals
 from fedai_site.catalogue import Catalogue
@@ -16,7 +17,6 @@ from fedai_site.cohort import Cohort, select
 from fedai_site.expiry import due
 from fedai_site.home import SiteHome, fingerprints
 from fedai_site.inbox import INBOX, what_waits
-from fedai_site.ledger import Ledger
 
 
 def overview(home: SiteHome, study: Path | None = None) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import pytest
 from faulty_site import BENCH, PLANTED
 from fedai_server.launch import halt
 from fedai_site.egress import Egress
-from fedai_site.ledger import Ledger
 from federation_processes import wait_for
 from federation_sites import Federation, study_of
 from hypothesis import given, settings
@@ -25,6 +24,7 @@ from received import arrays_in, messages_in, objects_in
 from fedai import wire
 from fedai.errors import RefusedByPolicy
 from fedai.flower import read_reply, reply_record
+from fedai.ledger import Ledger
 from fedai.study import Study
 from fedai.weights import Layout
 from fedai.wire import Reply, Task

@@ -17,7 +17,6 @@ import pytest
 from fedai_site.budget import Budget
 from fedai_site.egress import Egress, check_norm
 from fedai_site.fleet import pack
-from fedai_site.ledger import Ledger
 from fedai_site.permit import Permit
 from fedai_site.policy import Limits
 from fedai_site.sent import Sent
@@ -31,6 +30,7 @@ from fedai import wire
 from fedai.errors import RefusedByPolicy
 from fedai.flower import read_reply, reply_record
 from fedai.heads import make_head
+from fedai.ledger import Ledger
 from fedai.signatures import read_key, write_key
 from fedai.wire import Reply, Task
 

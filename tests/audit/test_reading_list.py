@@ -9,7 +9,7 @@ from reading_list import README, ROOT, as_it_is, counted, told
 
 WALLS = {
     "fedai/wire.py", "fedai/flower.py", "sites/fedai_site/agent.py", "sites/fedai_site/fleet.py",
-    "sites/fedai_site/client_app.py", "sites/fedai_site/egress.py", "sites/fedai_site/ledger.py",
+    "sites/fedai_site/client_app.py", "sites/fedai_site/egress.py", "fedai/ledger.py",
     "sites/fedai_site/policy.py", "sites/fedai_site/replies.py", "sites/fedai_site/intake.py",
     "sites/fedai_site/decoding.py", "sites/fedai_site/tripwire.py", "sites/fedai_site/witness.py",
     "sites/fedai_site/sent.py", "sites/fedai_site/approvals.py", "sites/fedai_site/permit.py",

@@ -23,7 +23,6 @@ from fedai_site.budget import Budget
 from fedai_site.cohort import select
 from fedai_site.fleet import Envelope, Parcel, RunFacts
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.permit import permit
 from fedai_site.policy import read_policy
 from flwr.app import Message
@@ -32,6 +31,7 @@ from replies_to import message_of, task_of
 from studies import SMALL, small_study
 
 from fedai.cli.app import run
+from fedai.ledger import Ledger
 from fedai.release import BUNDLE_SHA256
 from fedai.signatures import StudySignature, fingerprint, public_key, read_key, sign_study, write_key
 from fedai.study import Study

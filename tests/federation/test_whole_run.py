@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.sent import Sent
 from fedai_site.witness import verify
 from federation_processes import fedai_command
@@ -19,6 +18,7 @@ from received import arrays_in, messages_in, objects_in
 
 from fedai.compare import compare
 from fedai.errors import DataError
+from fedai.ledger import Ledger
 from fedai.record import read_judgement, read_record
 
 pytestmark = pytest.mark.federation

@@ -14,6 +14,7 @@ import pytest
 from fedai_server import continuation
 from fedai_server.continuation import MOST_TRIES, Continuation, compact, conducting, conductor_gone
 from fedai_server.home import ServerHome
+from fedai_server.ledger import ledger_of
 from fedai_server.runs import RunDatabase, State
 from federation_processes import make_home, wait_for
 from studies import small_study
@@ -64,7 +65,8 @@ class SuperLink:
     started: list[str] = field(default_factory=list)
     refuses: bool = False
 
-    def __call__(self, home: ServerHome) -> Self:
+    def __call__(self, home: ServerHome, *, token: Path) -> Self:
+        assert token == home.control_token, "whatever token its own environment names"
         return self
 
     def __enter__(self) -> Self:
@@ -115,6 +117,8 @@ def test_a_run_that_nobody_conducts_any_more_is_started_again_under_its_name(
     conducted_before(looking, name)
     assert looking.look() == [name]
     assert superlink.started == [small_study().canonical()]
+    (line,) = ledger_of(looking.home).lines()
+    assert (line["operation"], line["by"], line["run"]) == ("continue", "server", name)
     run = looking.runs.get(name)
     assert (run.flower_id, run.state) == (101, state)
     assert looking.runs.record(name)["continued"] == [0]

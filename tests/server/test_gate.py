@@ -13,8 +13,11 @@ import pytest
 from fedai_server import gate as gates
 from fedai_server.callers import Caller
 from fedai_server.gate import LARGE_PATH, PUBLIC_PATHS, LoopbackGate, PublicGate, Recorder
+from fedai_server.roles import Holder
 from hypothesis import given
 from hypothesis import strategies as some
+
+from fedai.errors import DataError
 
 PATH = "/v1/fleet/pull-messages"
 HOST = (b"host", b"fed.example.org:8443")
@@ -236,6 +239,30 @@ def test_refusals_are_logged_once_a_second_and_counted(caplog: pytest.LogCapture
 
 LOCAL = (b"host", b"127.0.0.1:8444")
 TOKEN = (b"x-fedai-control", b"token")
+WATCHER = (b"x-fedai-control", b"watcher")
+
+
+class Desk:
+    """Knows two tokens; remembers what it was told before the application got it."""
+
+    def __init__(self, behind: Behind, full: bool = False) -> None:
+        self.behind, self.full = behind, full
+        self.told: list[tuple[str, str, bytes]] = []
+
+    def holder(self, token: bytes) -> Holder | None:
+        known = {b"token": Holder("control", "coordinator"), b"watcher": Holder("eve", "observer")}
+        return known.get(token)
+
+    def admits(self, holder: Holder, path: str, body: bytes) -> bool:
+        if self.full:
+            raise DataError("the disk is full")
+        assert body not in self.behind.bodies
+        self.told.append((holder.name, path, body))
+        return holder.may(path)
+
+
+def loopback(behind: Behind, desk: Desk | None = None) -> LoopbackGate:
+    return LoopbackGate(behind, desk=desk or Desk(behind), maximum_bytes=100)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +270,16 @@ TOKEN = (b"x-fedai-control", b"token")
     [
         ("/v1/control/list-runs", [LOCAL, TOKEN], 200),
         ("/v1/control/list-runs", [(b"host", b"localhost"), TOKEN], 200),
+        ("/v1/control/list-runs", [LOCAL, WATCHER], 200),
+        ("/v1/control/list-nodes", [LOCAL, WATCHER], 200),
+        ("/v1/control/stream-logs", [LOCAL, WATCHER], 200),
+        ("/v1/control/stop-run", [LOCAL, TOKEN], 200),
+        ("/v1/control/stop-run", [LOCAL, WATCHER], 403),
+        ("/v1/control/start-run", [LOCAL, WATCHER], 403),
+        ("/v1/control/register-node", [LOCAL, WATCHER], 403),
+        ("/v1/control/pull-artifacts", [LOCAL, WATCHER], 403),
+        ("/v1/fleet/pull-messages", [LOCAL, WATCHER], 403),
+        ("/docs", [LOCAL, WATCHER], 403),
         ("/v1/control/list-runs", [LOCAL], 403),
         ("/v1/control/list-runs", [LOCAL, (b"x-fedai-control", b"tokem")], 403),
         ("/v1/control/list-runs", [LOCAL, (b"x-fedai-control", b"")], 403),
@@ -259,7 +296,41 @@ TOKEN = (b"x-fedai-control", b"token")
 def test_on_loopback_all_but_runtime_calls_need_the_token(
     path: str, headers: list[tuple[bytes, bytes]], status: int
 ) -> None:
-    assert ask(LoopbackGate(Behind(), token=b"token"), scope(path, headers=headers)) == status
+    assert ask(loopback(Behind()), scope(path, headers=headers)) == status
+
+
+def test_a_call_is_written_down_whole_before_it_is_handed_on_allowed_or_not() -> None:
+    behind = Behind()
+    desk = Desk(behind)
+    gate = loopback(behind, desk)
+    assert ask(gate, scope("/v1/control/stop-run", headers=[LOCAL, TOKEN]), [b"run ", b"7"]) == 200
+    assert ask(gate, scope("/v1/control/stop-run", headers=[LOCAL, WATCHER]), [b"run 8"]) == 403
+    assert desk.told == [
+        ("control", "/v1/control/stop-run", b"run 7"),
+        ("eve", "/v1/control/stop-run", b"run 8"),
+    ]
+    assert behind.bodies == [b"run 7"]
+
+
+def test_a_call_that_can_not_be_written_down_or_is_too_large_is_not_handed_on() -> None:
+    behind = Behind()
+    assert (
+        ask(loopback(behind, Desk(behind, full=True)), scope("/v1/control/x", headers=[LOCAL, TOKEN])) == 503
+    )
+    large = scope("/v1/control/start-run", headers=[LOCAL, TOKEN])
+    assert ask(loopback(behind), large, [b"x" * 60, b"x" * 41]) == 413
+    assert behind.bodies == []
+
+
+def test_a_token_that_is_nobodys_is_logged_and_not_written_down(caplog: pytest.LogCaptureFixture) -> None:
+    behind = Behind()
+    desk = Desk(behind)
+    headers = [LOCAL, (b"x-fedai-control", b"guessed-4711")]
+    for _ in range(50):
+        assert ask(loopback(behind, desk), scope("/v1/control/stop-run", headers=headers), [b"x"]) == 403
+    assert desk.told == behind.bodies == []
+    assert "/v1/control/stop-run" in caplog.text
+    assert "guessed-4711" not in caplog.text
 
 
 def test_the_recorder_keeps_head_and_body_also_of_what_is_refused(tmp_path: Path) -> None:

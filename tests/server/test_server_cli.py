@@ -43,7 +43,7 @@ def test_a_fresh_home_is_healthy(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = json.loads(capsys.readouterr().out)
     assert said["healthy"]
     assert [check["name"] for check in said["checks"]] == [
-        "secrets", "certificate", "names", "flower", "serverapp", "ports", "bundle", "disk",
+        "secrets", "certificate", "names", "flower", "serverapp", "ports", "bundle", "ledger", "disk",
     ]  # fmt: skip
 
 

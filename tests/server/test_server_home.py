@@ -27,9 +27,9 @@ def test_a_home_reads_back_as_it_was_made(tmp_path: Path) -> None:
 def test_only_the_owner_may_read_secrets(tmp_path: Path) -> None:
     home = init_home(tmp_path / "home")
     assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
-    public = {home.pki / "ca.pem", home.pki / "server.pem"}
+    public = {home.pki / "ca.pem", home.pki / "server.pem", home.ledger_key.with_name("ledger.key.pub")}
     files = [path for path in home.folder.rglob("*") if path.is_file() and path not in public]
-    assert len(files) == 5
+    assert len(files) == 6
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 

@@ -17,12 +17,12 @@ from fedai_site.budget import Budget
 from fedai_site.client_app import Bench
 from fedai_site.fleet import Envelope, Parcel, RunFacts
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from flwr.app import Message
 from homes import make_home
 from replies_to import STUDY, message_of, task_of
 
 from fedai import wire
+from fedai.ledger import Ledger
 from fedai.logs import about
 from fedai.release import BUNDLE_SHA256
 from fedai.wire import Reply, Task
@@ -58,6 +58,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> SiteHome:
 def home(filled: SiteHome) -> SiteHome:
     approvals.approve(filled.approvals, STUDY, "Dr. Who")
     filled.ledger.unlink(missing_ok=True)
+    filled.ledger_heads.unlink(missing_ok=True)
     for asked in filled.runs.rglob("*.json"):
         asked.unlink()
     return filled

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from fedai_site import approvals
 from fedai_site.confinement import Elsewhere, destinations
-from fedai_site.ledger import Ledger
 from homes import make_home
 from replies_to import STUDY
+
+from fedai.ledger import Ledger
 
 TESTS = Path(__file__).parents[1]
 

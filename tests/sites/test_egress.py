@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fedai_site.egress import Egress, Sealed, seal
-from fedai_site.ledger import Ledger
 from fedai_site.quarantine import Quarantine, Reason
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from replies_to import LAYOUT, STUDY, reply_to, task_of
 
 from fedai import wire
 from fedai.errors import DataError, FedaiError, RefusedByPolicy, TrainingError
+from fedai.ledger import Ledger
 
 NAME = "Hong_Gildong"
 

@@ -20,7 +20,6 @@ from fedai_site.cohort import Case, select
 from fedai_site.deidentify.pseudonyms import Pseudonyms, load_secret
 from fedai_site.erasure import withdraw
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.replies import folder_of, keep, place
 from fedai_site.rights import find_patients, import_consents
 from fedai_site.traces import files_under
@@ -29,6 +28,7 @@ from replies_to import STUDY, task_of
 
 from fedai.cli.app import run
 from fedai.errors import ConfigError, DataError
+from fedai.ledger import Ledger
 
 PATIENTS = 28
 

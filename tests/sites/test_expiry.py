@@ -20,13 +20,13 @@ from fedai_site.consents import Consents
 from fedai_site.deidentify.run import alone
 from fedai_site.expiry import due, purge_expired
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.policy import Policy
 from fedai_site.traces import files_under
 from homes import make_home, told
 from studies import small_study
 
 from fedai.errors import DataError
+from fedai.ledger import Ledger
 from fedai.signatures import write_key
 
 STUDY = small_study()

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from fedai_site import approvals
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.overview import overview, overview_lines
 from homes import make_home
 from studies import SMALL, small_study
 
 from fedai.errors import ConfigError
+from fedai.ledger import Ledger
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 from fedai_site.client_app import Bench
 from fedai_site.egress import Egress, check_norm
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from homes import make_home
 from replies_to import task_of
 from studies import small_study
 
 from fedai import wire
 from fedai.errors import RefusedByPolicy
+from fedai.ledger import Ledger
 from fedai.site_state import KEPT_ROUNDS, SiteState
 from fedai.study import Study
 from fedai.tasks.classification import build_network

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from fedai_site.egress import Egress, seal
 from fedai_site.fleet import pack
-from fedai_site.ledger import Ledger
 from fedai_site.sent import Sent
 from replies_to import LAYOUT, STUDY, message_of, reply_to, task_of
 
 from fedai.errors import DataError
 from fedai.flower import reply_record
+from fedai.ledger import Ledger
 
 
 def passed(folder: Path, days: float) -> tuple[Sent, Ledger, dict[str, bytes]]:

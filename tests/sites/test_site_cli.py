@@ -9,12 +9,12 @@ from fedai_server import pki
 from fedai_server.admission import key_fingerprint
 from fedai_site.agent import alone
 from fedai_site.home import SiteHome, create_home, open_home
-from fedai_site.ledger import Ledger
 from fedai_site.witness import ledger_of
 from homes import CERTIFICATE, make_home, settings_for, told
 from studies import SMALL
 
 from fedai.cli.app import run
+from fedai.ledger import Ledger
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_the_ledger_is_shown_and_verified(home: SiteHome, capsys: Capture) -> No
     ledger = ledger_of(home)
     for number in range(30):
         ledger.append(kind="update", run="small-1", task="train", round=number, bytes=99)
-    whole = {"ok": True, "lines": 30, "heads": 30, "witnessed": 0, "intact": True}
+    whole = {"ok": True, "lines": 30, "heads": 30, "witnessed": 0, "unheaded": 0, "intact": True}
     assert told(capsys, "ledger", "verify", home.folder) == (0, whole)
     assert len(told(capsys, "ledger", "show", home.folder)[1]["lines"]) == 20
     assert len(told(capsys, "ledger", "show", home.folder, "--last", 0)[1]["lines"]) == 30

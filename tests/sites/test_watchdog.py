@@ -8,13 +8,13 @@ from fedai_site import approvals
 from fedai_site.agent import Agent
 from fedai_site.fleet import Envelope, RunFacts
 from fedai_site.home import SiteHome
-from fedai_site.ledger import Ledger
 from fedai_site.watchdog import STUCK_EXIT_CODE, Watchdog, resident_gb
 from flwr.app import Message
 from homes import make_home
 from replies_to import STUDY, message_of, task_of
 
 from fedai.errors import TrainingError
+from fedai.ledger import Ledger
 from fedai.release import BUNDLE_SHA256
 
 

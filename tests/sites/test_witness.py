@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
 import stat
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fedai_site.home import SiteHome, create_home, open_home
-from fedai_site.ledger import Ledger, _hash, _line
 from fedai_site.witness import heads_of, ledger_of, verify
 from homes import settings_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedai import ledger as module
 from fedai.errors import ConfigError, DataError
 from fedai.heads import contradiction, head_fault
+from fedai.ledger import Ledger, _hash, _line
 from fedai.signatures import read_key, write_key
 
 LINES = 6
@@ -81,13 +88,15 @@ def rewritten(lines: list[bytes], number: int) -> list[bytes]:
 
 
 def sealed_anew(home: SiteHome, lines: list[bytes]) -> None:
-    """Write these lines and sign heads for them with the site's own key; the witness keeps its own."""
+    """Sign these lines and heads for them with the site's own key and write them; not the witness's."""
     heads = heads_of(home)
-    home.ledger.write_bytes(b"".join(lines))
     heads.own.unlink()
-    for line in lines:
-        entry = json.loads(line)
-        type(heads)(heads.own, heads.key).seal(entry["seq"], entry["hash"])
+    signed = b""
+    for entry in map(json.loads, lines):
+        head = heads.sign(entry["seq"], entry["hash"])
+        replace(heads, witness=None).keep(head)
+        signed += _line({**entry, "signature": head["signature"]})
+    home.ledger.write_bytes(signed)
 
 
 def test_each_line_is_sealed_by_a_signed_head_beside_it_and_at_the_witness(home: SiteHome) -> None:
@@ -98,7 +107,9 @@ def test_each_line_is_sealed_by_a_signed_head_beside_it_and_at_the_witness(home:
     assert [head["lines"] for head in told] == list(range(1, LINES + 1))
     assert [head["hash"] for head in told] == [line["hash"] for line in Ledger(home.ledger).lines()]
     assert {head_fault(head) for head in told} == {""}
-    assert vars(verify(home)) == {"lines": LINES, "heads": LINES, "witnessed": LINES}
+    assert vars(verify(home)) == {"lines": LINES, "heads": LINES, "witnessed": LINES, "unheaded": 0}
+    signatures = [line["signature"] for line in Ledger(home.ledger).lines()]
+    assert [head["signature"] for head in told] == signatures, "a line bears its head's signature itself"
 
 
 def test_the_ledgers_key_is_the_owners_alone(home: SiteHome) -> None:
@@ -199,14 +210,172 @@ def test_heads_of_another_key_are_none_of_this_ledger(home: SiteHome, tmp_path: 
     assert broken_line(home) == 1
 
 
-def test_lines_without_heads_are_named(home: SiteHome) -> None:
+def test_lines_that_nobody_signed_are_named(home: SiteHome) -> None:
     ledger = Ledger(home.ledger)
     ledger.append(kind="update", round=7)
-    assert broken_line(home) == 0, "a crash between line and head leaves one"
+    assert broken_line(home) == LINES + 1
+    with pytest.raises(DataError, match="line 7: it isn't signed: it is not known to be this home's"):
+        verify(home)
     ledger.append(kind="update", round=8)
     assert broken_line(home) == LINES + 1
     heads_of(home).own.unlink()
     assert broken_line(home) == 1
+
+
+def test_a_line_that_somebody_appended_is_never_vouched_for_by_a_later_head(home: SiteHome) -> None:
+    agent = ledger_of(home)
+    agent.append(kind="update", round=7)
+    Ledger(home.ledger).append(kind="update", round=8)
+    before = [home.ledger.read_bytes(), heads_of(home).own.read_bytes()]
+    for ledger in (agent, ledger_of(home)):  # the process that writes, and one that begins
+        with pytest.raises(DataError, match=r"line 8: it isn't signed.*nothing was sent") as refused:
+            ledger.append(kind="update", round=9)
+        assert "keep a copy" in refused.value.hint
+    assert [home.ledger.read_bytes(), heads_of(home).own.read_bytes()] == before
+    home.ledger.write_bytes(b"".join(lines_of(home)[:-1]))  # as the hint says
+    agent.append(kind="update", round=8)
+    assert vars(verify(home)) == {"lines": 8, "heads": 8, "witnessed": 8, "unheaded": 0}
+
+
+def test_a_line_with_a_signature_of_another_line_or_key_is_not_the_homes(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    write_key(tmp_path / "other.key")
+    other = replace(heads_of(home), key=tmp_path / "other.key")
+    last = Ledger(home.ledger).last()
+    assert last
+    Ledger(home.ledger).append(kind="update", round=8)
+    whole, forged = lines_of(home)[:-1], json.loads(lines_of(home)[-1])
+    signatures = [other.sign(7, forged["hash"]), heads_of(home).sign(8, forged["hash"]), last]
+    for signature in (*(one["signature"] for one in signatures), None, 7, "", "ab" * 64):
+        home.ledger.write_bytes(b"".join([*whole, _line({**forged, "signature": signature})]))
+        assert broken_line(home) == LINES + 1
+        with pytest.raises(DataError, match="it isn't signed"):
+            ledger_of(home).append(kind="update", round=9)
+
+
+def test_a_signature_that_is_spelled_otherwise_is_a_change(home: SiteHome) -> None:
+    first = json.loads(lines_of(home)[0])
+    spelled = _line({**first, "signature": first["signature"].upper()})
+    home.ledger.write_bytes(b"".join([spelled, *lines_of(home)[1:]]))
+    assert broken_line(home) == 1
+
+
+def test_an_unsigned_line_among_signed_ones_is_named_though_a_head_vouches_for_a_later_one(
+    home: SiteHome,
+) -> None:
+    heads = heads_of(home)
+    Ledger(home.ledger).append(kind="update", round=7)
+    entry = json.loads(lines_of(home)[-1])
+    heads.keep(heads.sign(entry["seq"], entry["hash"]))  # as releases before signed over it
+    assert broken_line(home) == LINES + 1
+
+
+@pytest.mark.parametrize("cut", [1, 2, LINES])
+def test_nothing_is_appended_where_lines_are_gone_that_a_head_vouches_for(cut: int, home: SiteHome) -> None:
+    home.ledger.write_bytes(b"".join(lines_of(home)[:-cut]))
+    before = home.ledger.read_bytes()
+    with pytest.raises(DataError, match=f"line {LINES}: it is missing or was rewritten"):
+        ledger_of(home).append(kind="status")
+    assert home.ledger.read_bytes() == before
+
+
+def test_a_process_notices_that_its_line_is_gone_with_its_head(home: SiteHome) -> None:
+    agent, heads = ledger_of(home), heads_of(home)
+    agent.append(kind="status")
+    home.ledger.write_bytes(b"".join(lines_of(home)[:-1]))
+    heads.own.write_bytes(b"".join(heads.own.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="line 7: it is missing or was rewritten"):
+        agent.append(kind="status")
+
+
+def test_nothing_is_appended_after_rewritten_lines(home: SiteHome) -> None:
+    home.ledger.write_bytes(b"".join(rewritten(lines_of(home), LINES)))
+    with pytest.raises(DataError, match=f"line {LINES}: it is missing or was rewritten"):
+        ledger_of(home).append(kind="status")
+
+
+def test_nothing_is_appended_without_the_key_that_signed_before(home: SiteHome) -> None:
+    public = home.ledger_key.with_name("ledger.key.pub")
+    kept = public.read_bytes()
+    home.ledger_key.unlink()
+    public.unlink()
+    try:
+        with pytest.raises(DataError, match="signed by another key"):
+            ledger_of(home).append(kind="status")
+        heads_of(home).own.unlink()
+        with pytest.raises(DataError, match="it isn't signed"):
+            ledger_of(home).append(kind="status")
+        assert not home.ledger_key.exists()
+    finally:
+        public.write_bytes(kept)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fedai.heads import Heads
+from fedai_site.home import open_home
+from fedai_site.witness import ledger_of
+Heads.keep = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+ledger_of(open_home(Path(sys.argv[1]))).append(kind="update", round=7)
+"""
+
+
+def test_a_process_that_is_killed_between_line_and_head_leaves_one_that_the_next_goes_on_from(
+    home: SiteHome,
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(home.folder)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert vars(verify(home)) == {"lines": 7, "heads": 6, "witnessed": 6, "unheaded": 1}
+    left = lines_of(home)
+    ledger_of(home).append(kind="update", round=8)
+    assert lines_of(home)[:7] == left, "the evidence is kept"
+    assert vars(verify(home)) == {"lines": 8, "heads": 7, "witnessed": 7, "unheaded": 0}
+
+
+def test_a_home_whose_lines_were_not_signed_goes_on_where_a_head_vouches_for_the_last(home: SiteHome) -> None:
+    """As releases wrote it whose heads alone were signed."""
+    unsigned = [json.loads(line) for line in lines_of(home)]
+    home.ledger.write_bytes(
+        b"".join(_line({k: v for k, v in one.items() if k != "signature"}) for one in unsigned)
+    )
+    assert broken_line(home) == 0
+    ledger_of(home).append(kind="update", round=7)
+    assert verify(home).lines == LINES + 1
+
+
+def test_writers_wait_for_each_other_and_leave_one_chain(home: SiteHome) -> None:
+    ledgers = [ledger_of(home) for _ in range(4)]
+    threads = [threading.Thread(target=lambda one=one: [one.append(kind="status") for _ in range(5)])
+               for one in ledgers]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert vars(verify(home)) == {"lines": 26, "heads": 26, "witnessed": 26, "unheaded": 0}
+
+
+def test_a_writer_that_holds_the_ledger_for_too_long_is_told(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_S", 0.05)
+    with home.ledger.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process holds the ledger; nothing was sent"):
+            ledger_of(home).append(kind="status")
+
+
+def test_lines_far_back_are_found_where_many_were_written_since(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_LINE", 1500)
+    first, second = ledger_of(home), ledger_of(home)
+    first.append(kind="status")
+    for _ in range(20):
+        second.append(kind="status")
+    first.append(kind="status")
+    assert verify(home).lines == LINES + 22
 
 
 def test_a_home_of_an_earlier_release_makes_its_key_at_the_next_line(tmp_path: Path) -> None:
@@ -216,9 +385,9 @@ def test_a_home_of_an_earlier_release_makes_its_key_at_the_next_line(tmp_path: P
     old = Ledger(home.ledger)
     for _ in range(3):
         old.append(kind="status")
-    assert vars(verify(home)) == {"lines": 3, "heads": 0, "witnessed": 0}
+    assert vars(verify(home)) == {"lines": 3, "heads": 0, "witnessed": 0, "unheaded": 0}
     ledger_of(home).append(kind="status")
-    assert vars(verify(home)) == {"lines": 4, "heads": 1, "witnessed": 0}
+    assert vars(verify(home)) == {"lines": 4, "heads": 1, "witnessed": 0, "unheaded": 0}
     home.ledger.write_bytes(b"".join(rewritten([line.replace(b'"kind"', b'"round": 0, "kind"')
                                                 for line in lines_of(home)], 2)))  # fmt: skip
     assert broken_line(home) > 0

@@ -236,8 +236,12 @@ def resume(run: RunName, home: Home = HERE, as_json: JsonOption = False) -> None
 
 
 def _change(run: str, home: Path, done: str, otherwise: str, *, as_json: bool) -> None:
+    from fedai_server.home import open_home
+    from fedai_server.launch import named
+    from fedai_server.ledger import note
+
     runs = _runs(home)
-    runs.get(run)
+    note(open_home(home), "pause" if done == "paused" else "resume", **named(runs.get(run)))
     changed = runs.pause(run) if done == "paused" else runs.resume(run)
     state = runs.get(run).state
     lines = [f"{run} {done}" if changed else f"{run} {otherwise}: it is {state}"]

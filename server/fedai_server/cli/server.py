@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from fedai.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedai_server.certificates import Given
+    from fedai_server.home import ServerHome
     from fedai_server.processes import Child
 
 app = typer.Typer(
@@ -21,11 +22,17 @@ app = typer.Typer(
     help="At the coordinator: set up, start, admit sites.",
 )
 
+ledger_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Who asked what of this server, line by line."
+)
+app.add_typer(ledger_app, name="ledger")
+
 Home = Annotated[Path, typer.Argument(help="The server's home folder.", metavar="HOME")]
 CertificateOption = Annotated[
     Path | None, typer.Option(help="The server's certificate from it, then those between (PEM).")
 ]
 KeyOption = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, no password).")]
+Role = Literal["coordinator", "observer"]
 Site = Annotated[str, typer.Argument(help="The site's name: a-z, 0-9 and hyphens.")]
 
 
@@ -48,12 +55,14 @@ def init(
     from fedai_server import pki
     from fedai_server.admission import write_kit
     from fedai_server.home import init_home, split_host_port
+    from fedai_server.ledger import note
 
     host, port = split_host_port(public)
     given = _given(authority, certificate, key)
     made = init_home(
         home, public_host=host, public_port=port, loopback_port=loopback_port, names=name or (), given=given
     )
+    note(made, "init")
     kit = write_kit(made, made.folder / "kit")
     fingerprint = pki.fingerprint(made.authority.read_bytes())
     result = {
@@ -145,21 +154,23 @@ def renew(
     """
     from fedai_server import certificates, pki
     from fedai_server.home import open_home
+    from fedai_server.ledger import note
 
     opened = open_home(home)
     hosts = (opened.settings.public_host, *opened.settings.names)
     given = _given(opened.authority, certificate, key) if certificate or key else None
-    if given is not None and opened.settings.authority == "consortium":
-        certificates.take(opened.pki, given, hosts)
-    elif given is None and opened.settings.authority == "own":
-        pki.make_server_certificate(opened.pki, hosts)
-    else:
-        ours = opened.settings.authority == "own"
+    ours = opened.settings.authority == "own"
+    if ours == (given is not None):
         raise ConfigError(
             "sites trust this home's own authority, which signs its certificate" if ours
             else "this home's certificate comes from the consortium's authority",
             hint="leave out --certificate and --key" if ours else "give the new one: --certificate and --key",
         )  # fmt: skip
+    note(opened, "renew")
+    if given is not None:
+        certificates.take(opened.pki, given, hosts)
+    else:
+        pki.make_server_certificate(opened.pki, hosts)
     pem = (opened.pki / "server.pem").read_bytes()
     names = pki.names_of(pem)
     days = pki.days_left(pem)
@@ -208,3 +219,101 @@ def doctor(home: Home, as_json: JsonOption = False) -> None:
     from fedai_server.home import open_home
 
     tell(examine(open_home(home)), as_json=as_json)
+
+
+@app.command()
+def token(
+    home: Home,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Make a token of this name.")] = None,
+    role: Annotated[Role, typer.Option(help="What its holder may do.")] = "observer",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its file; default: NAME.token in this folder.")
+    ] = None,
+    revoke: Annotated[str | None, typer.Option(metavar="NAME", help="End this token, for good.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token for somebody else, or end one; with neither, list them. A coordinator may do everything,
+    an observer list and watch. FEDAI_CONTROL_TOKEN=FILE is how its holder uses it.
+    """
+    from fedai.errors import ConfigError
+    from fedai_server.home import open_home
+    from fedai_server.roles import holders
+
+    opened = open_home(home)
+    if name is not None and revoke is not None:
+        raise ConfigError("--name makes a token and --revoke ends one", hint="give one of the two")
+    if name is not None:
+        _make_token(opened, name, role, out or Path(f"{name}.token"), as_json=as_json)
+    elif revoke is not None:
+        _revoke_token(opened, revoke, as_json=as_json)
+    else:
+        rows = [(one.name, one.role, "revoked" if one.revoked else "") for one in holders(opened)]
+        told = [{"name": one.name, "role": one.role, "revoked": one.revoked} for one in holders(opened)]
+        emit({"tokens": told}, as_json=as_json, lines=table(("name", "role", ""), rows))
+
+
+def _make_token(home: ServerHome, name: str, role: Role, file: Path, *, as_json: bool) -> None:
+    from fedai_server.ledger import note
+    from fedai_server.roles import VARIABLE, check_new, make_token
+
+    check_new(home, name, file)
+    note(home, "make token", token=name, token_role=role)
+    make_token(home, name, role, file)
+    lines = [f"{name} may {'do everything' if role == 'coordinator' else 'list and watch'}", f"file  {file}",
+             f"next: {VARIABLE}={file} fedai server status {home.folder}"]  # fmt: skip
+    emit({"name": name, "role": role, "file": str(file)}, as_json=as_json, lines=lines)
+
+
+def _revoke_token(home: ServerHome, name: str, *, as_json: bool) -> None:
+    from fedai_server.ledger import note
+    from fedai_server.roles import check_there, revoke
+
+    check_there(home, name)
+    note(home, "revoke token", token=name)
+    ended = revoke(home, name)
+    line = f"{name} may do nothing any more" if ended else f"{name} was revoked before"
+    emit({"name": name, "revoked": ended}, as_json=as_json, lines=[line])
+
+
+@ledger_app.command("show")
+def ledger_show(
+    home: Home,
+    last: Annotated[int, typer.Option(help="Only so many lines; 0 is all.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Who asked what of this server, oldest first."""
+    from fedai_server.home import open_home
+    from fedai_server.ledger import WRITTEN, ledger_of
+
+    lines = list(ledger_of(open_home(home)).lines())
+    shown = lines[-last:] if last else lines
+    keys = ("seq", "time", "by", "role", "operation")
+    rows = [
+        (
+            *(str(entry.get(key, ""))[:80] for key in keys),
+            " ".join(f"{key}={entry[key]}" for key in entry if key not in WRITTEN),
+            entry.get("refused", ""),
+        )
+        for entry in shown
+    ]
+    head = ("line", "time", "by", "role", "operation", "of", "refused")
+    emit({"lines": shown}, as_json=as_json, lines=table(head, rows) if rows else ["nothing was asked"])
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    home: Home,
+    witness: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A copy of ledger.heads.jsonl, kept elsewhere.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check chain and signed heads; names the first line that is broken, missing, rewritten or not signed."""
+    from fedai_server.home import open_home
+    from fedai_server.ledger import verify
+
+    found = verify(open_home(home), witness)
+    late = ", the last line's still missing" if found.unheaded else ""
+    heads = f"{found.heads} signed heads beside it{late}, {found.witnessed} of a witness"
+    lines = [f"{found.lines} lines, unbroken; {heads}"]
+    emit({**vars(found), "intact": True}, as_json=as_json, lines=lines)

@@ -5,12 +5,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from fedai_site import ledger as module
-from fedai_site.ledger import GENESIS, Ledger
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedai import ledger as module
 from fedai.errors import DataError
+from fedai.ledger import GENESIS, Ledger
 
 LINES = 6
 
