@@ -198,7 +198,7 @@ def _with_authority(settings: SiteSettings, ca: Path) -> SiteSettings:
 
 def _read_authority(path: Path) -> bytes:
     if not path.is_file():
-        raise ConfigError(f"no certificate at {path}", hint="give the coordinator's ca.pem with --ca")
+        raise ConfigError(f"no certificate at {path}", hint="ask the coordinator for ca.pem; --ca names it")
     content = path.read_bytes()
     if b"-----BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY" in content:
         raise ConfigError(
