@@ -43,8 +43,8 @@ MAY_CONNECT = {
 }
 FLOWERS_OWN = ("flwr.app", "flwr.clientapp", "flwr.serverapp")
 MAY_TOUCH_FLOWERS_INSIDE = {
-    "fedai_site.fleet", "fedai_server.bundle", "fedai_server.callers", "fedai_server.control",
-    "fedai_server.grid", "fedai_server.superexec", "fedai_server.superlink",
+    "fedai_site.fleet", "fedai_server.bundle", "fedai_server.callers", "fedai_server.calls",
+    "fedai_server.control", "fedai_server.grid", "fedai_server.superexec", "fedai_server.superlink",
 }  # fmt: skip
 MAY_USE_DICOM = (
     "fedai_site.intake", "fedai_site.deidentify", "fedai_site.verification", "fedai.demo.hospital",
