@@ -121,24 +121,41 @@ def _look(home: SiteHome, patients: Set[str], who: Who) -> Remains:
     arrived, unknown = _arrived(home, patients, who)
     found = replace(found, files=tuple(sorted({*found.files, *arrived})))
     remains = Remains(found, records, arrays, outlined, of_runs, Traces(), unknown)
-    for path in (*found.files, *arrays, *of_runs):
+    for path in (*found.files, *arrays):
         _remember(remains.traces, path)
+    for path in of_runs:
+        _remember(remains.traces, path, is_answer=True)
     for path in outlined:
         remains.traces.add_labels(masks.read_labels(path).tobytes())
     for text in _texts(remains):
         remains.traces.add_text(text)
+    for kind, deleted in _kinds(home, remains).items():
+        remains.traces.note(kind, deleted)
     return remains
 
 
-def _remember(traces: Traces, path: Path) -> None:
+def _kinds(home: SiteHome, remains: Remains) -> dict[str, Sequence[object]]:
+    """What is deleted, as a receipt counts it."""
+    clean = [path for path in remains.found.files if path.is_relative_to(home.folder / CLEAN)]
+    return {
+        "clean_files": clean,
+        "waiting_files_and_pictures": sorted(set(remains.found.files) - set(clean)),
+        "masks": remains.masks,
+        "cached_arrays": remains.arrays,
+        "scores_and_answers_of_runs": remains.of_runs,
+        "records": [record.id for record in remains.records],
+    }
+
+
+def _remember(traces: Traces, path: Path, *, is_answer: bool = False) -> None:
     """What to look for of a file; a cached mask is told from a cached image by its few labels."""
     array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else None
     if array is not None and array.dtype == np.uint8 and array.size and array.max() <= masks.MOST_LABELS:
         traces.add_labels(array.tobytes())
         return
-    traces.add(path.read_bytes())
+    traces.add(path.read_bytes(), is_answer=is_answer)
     if array is not None:
-        traces.add(array.tobytes())
+        traces.add(array.tobytes(), is_answer=is_answer)
 
 
 def _arrived(home: SiteHome, patients: Set[str], who: Who) -> tuple[list[Path], int]:
@@ -204,6 +221,7 @@ def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[
     gone = [path for path in _files(remains) if path.exists()]
     others = _files_of_others(home)
     same = [path for path in found if _belongs(path, home, others)]
+    same += _answers_without(home, remains, patients, set(found) - set(same))
     left = sorted({*gone, *found} - set(same))
     if left:
         raise DataError(
@@ -212,6 +230,19 @@ def _search(home: SiteHome, remains: Remains, patients: Set[str]) -> tuple[dict[
             hint="delete them, or run `fedai site consent withdraw` again; there is no receipt yet",
         )
     return {"files": files, "bytes": size, "left": 0}, same
+
+
+def _answers_without(home: SiteHome, remains: Remains, patients: Set[str], found: Set[Path]) -> list[Path]:
+    """Of these, answers and scores of runs that are on record and didn't use the patient, where all that was
+    found in them is in answers alone: a study done again with the same cases gives the same bytes.
+    """
+    known = {(run, f"{number}-{study}") for run, number, study in influence.known_runs(home.catalogue)}
+    folders = [f for f in home.folder.glob(UNRECORDED) if (f.parent.name, f.name) in known]
+    kept = {path for folder in folders for glob in (SCORES, KEPT_REPLIES) for path in folder.glob(glob)}
+    of_patient = {path for patient in patients for path in _of_runs(home, patient)}
+    asked = sorted(found & kept - of_patient)
+    still, _, _ = find(remains.traces.without_answers(), asked)
+    return [path for path in asked if path not in still]
 
 
 def _files(remains: Remains) -> tuple[Path, ...]:
@@ -238,24 +269,17 @@ def _receipt(
     home: SiteHome, withdrawal: Withdrawal, remains: Remains, searched: dict[str, int], same: list[Path]
 ) -> Path:
     before = home.receipts / withdrawal.receipt
-    if before.is_file() and not (_files(remains) or remains.records):
+    deleted = {kind: len(remains.traces.deleted[kind]) for kind in _kinds(home, remains)}
+    if before.is_file() and not any(deleted.values()):
         return before
     uses = influence.uses_of(home.catalogue, withdrawal.patient)
-    clean = [path for path in remains.found.files if path.is_relative_to(home.folder / CLEAN)]
     facts: dict[str, Any] = {
         "receipt": "withdrawal of consent",
         "site": home.settings.name,
         "patient": withdrawal.patient or f"PatientID with the key {withdrawal.patient_key}",
         "withdrawn_at": withdrawal.at,
         "deleted_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "deleted": {
-            "clean_files": len(clean),
-            "waiting_files_and_pictures": len(remains.found.files) - len(clean),
-            "masks": len(remains.masks),
-            "cached_arrays": len(remains.arrays),
-            "scores_and_answers_of_runs": len(remains.of_runs),
-            "records": len(remains.records),
-        },
+        "deleted": deleted,
         "searched": searched,
         "without_recognisable_content": remains.traces.plain,
         "same_content_in_files_of_others": len(same),

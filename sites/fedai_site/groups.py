@@ -20,8 +20,8 @@ import numpy.typing as npt
 from fedai.study import Evaluation
 from fedai.subgroups import Subgroup, Variable, level_of, subgroup_arrays
 from fedai.wire import Arrays
-from fedai_site.parts import Layer, as_in, isolates, tellable
-from fedai_site.withheld import by_name, digest_of, images_of, kinds_of, names_of, note, opened, recall
+from fedai_site.parts import isolates, tellable
+from fedai_site.withheld import by_name, digest_of, kinds_of, names_of, note, opened, recall
 
 if TYPE_CHECKING:
     from fedai_site.client_app import Bench
@@ -58,9 +58,8 @@ def tell_groups(
         memory = recall(database)
         before = {one: memory.answer(f"{split}/{one[0]}", key) for one, key in keys.items()}
         if any(patients is None for patients in before.values()):
-            layers = memory.layers({name: images_of(of) for name, of in own.items()})
             sets, classes = [*memory.told(split), set(own)], {name: kinds_of(of) for name, of in own.items()}
-            told = choose(wanted, classes, sets, memory.groups(split), cell, layers)
+            told = choose(wanted, classes, sets, memory.groups(split), cell)
             before = {(variable, level): told.get(variable, {}).get(level, set()) for variable, level in keys}
             note(database, [(f"{split}/{one[0]}", keys[one], of or set()) for one, of in before.items()])
     all_levels = [(variable, level) for variable, levels in asked.levels.items() for level in levels]
@@ -95,7 +94,6 @@ def choose(
     before: Sequence[Set[str]],
     groups: Mapping[str, Sequence[Set[str]]],
     cell: int,
-    layers: Sequence[Layer] = ({},),
 ) -> Told:
     """What may be told of `wanted`. `classes`: of all patients that the answer is about, one of the sets
     `before`; `groups`: subgroups told before, by variable.
@@ -104,8 +102,8 @@ def choose(
     for variable, levels in wanted.items():
         rest = dict(sorted(levels.items(), key=lambda item: (len(item[1]), item[0])))
         while rest:
-            found = _of_variable(rest, classes, before, groups.get(variable, ()), cell, layers)
-            if _is_safe({**told, variable: found}, classes, before, groups, cell, layers):
+            found = _of_variable(rest, classes, before, groups.get(variable, ()), cell)
+            if _is_safe({**told, variable: found}, classes, before, groups, cell):
                 told[variable] = found
                 break
             rest.pop(next(iter(rest)))
@@ -118,13 +116,12 @@ def _of_variable(
     before: Sequence[Set[str]],
     groups: Sequence[Set[str]],
     cell: int,
-    layers: Sequence[Layer],
 ) -> dict[str, set[str]]:
     """The largest level comes last: it makes up for what the smaller ones leave."""
     found: dict[str, set[str]] = {}
     for level, patients in levels.items():
         of = {patient: classes[patient] for patient in patients}
-        kept = tellable(of, [*before, *found.values()], cell, [groups], classes, layers)
+        kept = tellable(of, [*before, *found.values()], cell, [groups], classes)
         found |= {level: kept} if kept else {}
     return found
 
@@ -135,11 +132,10 @@ def _is_safe(
     before: Sequence[Set[str]],
     groups: Mapping[str, Sequence[Set[str]]],
     cell: int,
-    layers: Sequence[Layer],
 ) -> bool:
     own = [patients for levels in told.values() for patients in levels.values()]
     every = [*before, *(one for family in groups.values() for one in family), *own]
-    if any(isolates(as_in(layer, every), cell) for layer in layers):
+    if isolates(every, cell):
         return False
     of_class = [{p for p, of in classes.items() if c in of} for c in set().union(*classes.values())]
     return not any(isolates([having, *(one & having for one in own)], cell) for having in of_class)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Set
-from fractions import Fraction
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 MOST_STEPS = 5_000
-Layer = Mapping[str, str]  # a patient's name -> another one, which several of its names may have; or itself
 Part = tuple[bool, Set[str]]  # whether it was told of, and its patients
 
 
@@ -21,17 +19,15 @@ def tellable(
     cell: int,
     families: Sequence[Sequence[Set[str]]] = (),
     beside: Mapping[str, Set[int]] = {},
-    layers: Sequence[Layer] = ({},),
 ) -> set[str]:
     """The patients, of those in `classes` (patient -> the classes of its cases), that may be told of.
 
     Left out are patients of a class that fewer than `cell` have, and those without whom every part that the
     sets `told` and this one cut has `cell` patients or none. With `families` of further sets that were told
     it holds for the parts that `told` and each family cut; with `beside`, the classes of all whom the answer
-    is about, for the patients of each class too. With `layers` it holds whichever names are one patient's.
+    is about, for the patients of each class too.
     """
-    cuts = [(layer, [*told, *family]) for layer in layers for family in families or [()]]
-    parts = [part for layer, sets in cuts for part in _parts(sets, classes, layer)]
+    parts = [part for family in families or [()] for part in _parts([*told, *family], classes)]
     labels = {label for of in beside.values() for label in of}
     parts += [(cut, {p for p in part if c in beside.get(p, ())}) for cut, part in parts for c in labels]
     kept, before = set(classes), None
@@ -44,19 +40,12 @@ def tellable(
     return kept if len(kept) >= cell else set()
 
 
-def _parts(told: Sequence[Set[str]], patients: Iterable[str], layer: Layer) -> list[Part]:
+def _parts(told: Sequence[Set[str]], patients: Iterable[str]) -> list[Part]:
     """What sets cut these and their own patients into."""
-    now = {layer.get(patient, patient): patient for patient in patients}
-    cut = [{now.get(name, name) for name in one} for one in as_in(layer, told)]
     parts: dict[frozenset[int], set[str]] = {}
-    for patient in {*now.values(), *(patient for one in cut for patient in one)}:
-        parts.setdefault(frozenset(i for i, one in enumerate(cut) if patient in one), set()).add(patient)
+    for patient in {*patients, *(patient for one in told for patient in one)}:
+        parts.setdefault(frozenset(i for i, one in enumerate(told) if patient in one), set()).add(patient)
     return [(bool(sets), part) for sets, part in parts.items()]
-
-
-def as_in(layer: Layer, sets: Iterable[Set[str]]) -> list[Set[str]]:
-    """The sets with one name for a patient whose names mean the same in this layer."""
-    return [{layer.get(patient, patient) for patient in one} for one in sets]
 
 
 def _by_need(inside: Set[str], kept: Set[str], parts: Sequence[Part]) -> list[str]:
@@ -110,21 +99,6 @@ def _without(rows: Rows, zero: Row) -> Rows:
             sign = 1 if next(x for x in rest if x) > 0 else -1
             left[tuple(sign * x // factor for x in rest)] += patients
     return dict(left)
-
-
-def adds_up(own: Set[Hashable], earlier: Iterable[Set[Hashable]]) -> bool:
-    """Whether the sum over `own` follows from the sums over earlier sets, with any factors."""
-    rows: list[tuple[Hashable, dict[Hashable, Fraction]]] = []
-    for one in (*earlier, own):
-        row = dict.fromkeys(one, Fraction(1))
-        for at, other in rows:
-            factor = row.get(at, Fraction(0))
-            row = {x: row.get(x, 0) - factor * other.get(x, 0) for x in row.keys() | other.keys()}
-        row = {x: value for x, value in row.items() if value}
-        if row:
-            at = next(iter(row))
-            rows.append((at, {x: value / row[at] for x, value in row.items()}))
-    return not row
 
 
 def _rare(classes: Mapping[str, Set[int]], kept: Set[str], cell: int) -> set[str]:

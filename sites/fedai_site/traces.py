@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +35,22 @@ Table = tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]
 @dataclass
 class Traces:
     """Byte strings to look for; `plain` counts contents with nothing in them to recognise, such as black
-    pictures.
+    pictures. `answers`: those that were in answers alone. `deleted`: by kind, digests of what they are of.
     """
 
     plain: int = 0
     needles: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    answers: set[bytes] = field(default_factory=set)
+    deleted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def add(self, content: bytes) -> None:
+    def add(self, content: bytes, *, is_answer: bool = False) -> None:
         """Remember stretches of a content: from its first half, its second half and its end."""
         size = min(STRETCH, len(content))
         starts = (len(content) // 4, len(content) // 2, len(content) - size)
         found = [one for start in starts if (one := _stretch(content, start, size))]
         self.plain += not found
         for stretch in set(found):
-            self._put(stretch)
+            self._put(stretch, is_answer=is_answer)
 
     def add_labels(self, content: bytes) -> None:
         """As `add`, of a mask: stretches that begin just before an edge and hold several."""
@@ -75,6 +78,8 @@ class Traces:
         told = {
             "plain": self.plain,
             "needles": [one.hex() for group in self.needles.values() for one in group],
+            "answers": sorted(one.hex() for one in self.answers),
+            "deleted": {kind: sorted(digests) for kind, digests in self.deleted.items()},
         }
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(told, file)
@@ -86,17 +91,36 @@ class Traces:
         try:
             told = json.loads(path.read_bytes())
             self.plain += int(told["plain"])
+            answers = set(told.get("answers", ()))
             for needle in told["needles"]:
-                self._put(bytes.fromhex(needle))
-        except (ValueError, TypeError, KeyError):
+                self._put(bytes.fromhex(needle), is_answer=needle in answers)
+            for kind, digests in told.get("deleted", {}).items():
+                self.deleted[kind].update(digests)
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise DataError(
                 "what an earlier try looked for can't be read", where=str(path),
                 hint="look for what it named by hand, then delete this file",
             ) from None  # fmt: skip
 
-    def _put(self, needle: bytes) -> None:
-        if needle not in self.needles[needle[:ANCHOR]]:
-            self.needles[needle[:ANCHOR]].append(needle)
+    def note(self, kind: str, names: Iterable[object]) -> None:
+        """Count what is about to be deleted, once in however many tries."""
+        self.deleted[kind].update(sha256(str(name).encode()).hexdigest()[:16] for name in names)
+
+    def without_answers(self) -> Traces:
+        """Those alone that are of more than answers."""
+        left = Traces()
+        for needle in (one for group in self.needles.values() for one in group if one not in self.answers):
+            left._put(needle)
+        return left
+
+    def _put(self, needle: bytes, *, is_answer: bool = False) -> None:
+        known = self.needles[needle[:ANCHOR]]
+        if not is_answer:
+            self.answers.discard(needle)
+        elif needle not in known:
+            self.answers.add(needle)
+        if needle not in known:
+            known.append(needle)
 
     def found_in(self, file: Path, table: Table) -> bool:
         """Whether a file holds any of them. Raises OSError where it can't be read."""

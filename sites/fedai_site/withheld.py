@@ -7,22 +7,22 @@ must: all sets together cut the patients that were ever told of into parts, and 
 minimum cell (`parts.tellable`). Any sum or difference of answers, of however many sets, is then one over
 whole parts.
 
-A patient's name is its pseudonym and its cases. Where these are others than in an earlier answer, or their
-files or labels changed, it is another patient for what depends on that, and the same one for what doesn't: so
-no part is too small in any of the `LAYERS`. Nor may what is told add up within a patient: of one image here,
-of the other there and then of both, sums would be none for all patients but for one who left in between. A
-patient whose cases would add up so is told of by those of an earlier answer, or not at all (`_offer`).
+That holds for whatever is summed up, one class or one bin of scores too, where each patient is told of by the
+same images in all answers. So it is: by those of the first answer that it was in, their files and labels
+unchanged, by others of which none was told of before, or not at all (`_offer`). Of patients whose files were
+cleaned or labelled anew nothing is told any more: for all but one nothing that counts may have changed.
 
 Sets are remembered by split (train, validation, test), whatever the study, and for its splits together
-(`ALL`): under another split seed, the sum over all three is about the same patients. So are subgroups of a
-split (see `groups`), by variable: with the sets of the split, those of each variable cut the patients into
-parts that are large enough too.
+(`ALL`): under another split seed, the sum over all three is about the same patients. Nor are one or two left
+of whom nothing is told, since the number of all is (`_without_few`). So are subgroups of a split (see
+`groups`), by variable: with the sets of the split, those of each variable cut the patients into parts that
+are large enough too.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedai.errors import RefusedByPolicy
-from fedai_site.parts import Layer, adds_up, as_in, isolates, tellable
+from fedai_site.parts import isolates, tellable
 
 if TYPE_CHECKING:
     from fedai_site.cohort import Case
 
-ALL = "all"
+ALL, TRAIN = "all", "train"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS told (split TEXT, told TEXT, patient TEXT,  -- by its name
     PRIMARY KEY (split, told, patient)) WITHOUT ROWID;
@@ -46,9 +46,6 @@ CREATE TABLE IF NOT EXISTS told_cases (patient TEXT, image TEXT, content TEXT, w
 """
 
 
-Facts = tuple[str, ...]
-
-
 class Image(NamedTuple):
     """A case by digests: of its id, of what changes with its file or mask, and of its label."""
 
@@ -57,12 +54,6 @@ class Image(NamedTuple):
     word: str
 
 
-LAYERS: tuple[Callable[[Image], Facts], ...] = (
-    lambda image: image,
-    lambda image: (image.id, image.word),
-    lambda image: (image.id, image.content),
-    lambda image: (image.id,),
-)
 Splits = Mapping[str, "Sequence[Case]"]
 Offer = dict[str, "list[Case]"]  # patient's name -> the cases it would be told of by
 
@@ -101,18 +92,6 @@ class Memory:
                 found.setdefault(_patient(name), {}).setdefault(name, self.cases.get(name, frozenset()))
         return found
 
-    def layers(self, cases: Mapping[str, frozenset[Image]]) -> list[Layer]:
-        """The ways in which names of these and earlier cases are one patient's, each once."""
-        known = {**self.cases, **cases}
-        found: list[Layer] = [{}]
-        for number, layer in enumerate(LAYERS[1:], 1):
-            names = {
-                name: f"{_patient(name)}/{number}:{_digest(map(layer, of))}" for name, of in known.items()
-            }
-            if len(set(names.values())) < len(names):
-                found.append(names)
-        return found
-
 
 def withhold(catalogue: Path, splits: Splits, cell: int) -> dict[str, tuple[Case, ...]]:
     """The cases of a study's splits that may be told of; of a split none where that would be fewer than
@@ -121,7 +100,7 @@ def withhold(catalogue: Path, splits: Splits, cell: int) -> dict[str, tuple[Case
     with opened(catalogue) as database:
         memory = recall(database)
     offers = {split: _offer(memory, split, cases) for split, cases in splits.items()}
-    told = _choose(memory, offers, cell)
+    told = _choose(memory, splits, offers, cell)
     ids = {split: {case.id for name in told[split] for case in offers[split][name]} for split in splits}
     return {split: tuple(case for case in of if case.id in ids[split]) for split, of in splits.items()}
 
@@ -137,7 +116,8 @@ def remember(catalogue: Path, wanted: Splits, told: Splits, cell: int) -> None:
     keys = {split: digest_of(by_name(cases)) for split, cases in wanted.items()}
     with opened(catalogue, write=True) as database:
         memory = recall(database)
-        may = _choose(memory, {split: _offer(memory, split, cases) for split, cases in told.items()}, cell)
+        offers = {split: _offer(memory, split, cases) for split, cases in told.items()}
+        may = _choose(memory, told, offers, cell)
         if changed := [split for split, of in names.items() if may[split] != of]:
             raise RefusedByPolicy(
                 f"of the {changed[0]} cases a group of fewer than {cell} patients could be told from earlier "
@@ -151,34 +131,44 @@ def remember(catalogue: Path, wanted: Splits, told: Splits, cell: int) -> None:
         note_cases(database, {name: images_of(cases) for of in own.values() for name, cases in of.items()})
 
 
-def _choose(memory: Memory, offers: Mapping[str, Offer], cell: int) -> dict[str, set[str]]:
+def _choose(memory: Memory, wanted: Splits, offers: Mapping[str, Offer], cell: int) -> dict[str, set[str]]:
     """The patients of each split that may be told of, so that it holds for each and for all of them."""
-    layers = memory.layers({name: images_of(c) for of in offers.values() for name, c in of.items()})
     kept, before = {split: set(of) for split, of in offers.items()}, dict[str, set[str]]()
     while kept != before:
         before = kept
-        kept = {
-            split: _of_split(memory, split, offers[split], of, layers, cell) for split, of in kept.items()
-        }
+        kept = {split: _of_split(memory, split, offers[split], of, cell) for split, of in kept.items()}
         together = {name: set[int]() for of in kept.values() for name in of}
-        may = tellable(together, memory.told(ALL), cell, layers=layers)
-        kept = {split: of & may for split, of in kept.items()}
+        may = tellable(together, memory.told(ALL), cell)
+        kept = _without_few({split: of & may for split, of in kept.items()}, wanted, offers, cell)
     return kept
 
 
-def _of_split(
-    memory: Memory, split: str, offer: Offer, of: Set[str], layers: Sequence[Layer], cell: int
-) -> set[str]:
+def _without_few(
+    kept: dict[str, set[str]], wanted: Splits, offers: Mapping[str, Offer], cell: int
+) -> dict[str, set[str]]:
+    """What is told of, with a few more training patients left out of it where there would be one or two of whom
+    something isn't told: an update says how many cases were trained on, and the flow how many all splits have.
+    """
+    for places in ([TRAIN], list(wanted)) if TRAIN in wanted else ():
+        told = {case.id for split in places for name in kept[split] for case in offers[split][name]}
+        left = {case.patient for split in places for case in wanted[split] if case.id not in told}
+        if 0 < len(left) < cell:
+            more = [name for name in sorted(kept[TRAIN]) if _patient(name) not in left]
+            kept = {**kept, TRAIN: kept[TRAIN] - set(more[: cell - len(left)])}
+    return kept
+
+
+def _of_split(memory: Memory, split: str, offer: Offer, of: Set[str], cell: int) -> set[str]:
     """The patients of a split that may be told of, beside its subgroups that were; none in the rare case that
     these together would cut off a small group.
     """
     before, groups = memory.told(split), memory.groups(split)
     classes = {name: kinds_of(offer[name]) for name in of}
-    kept = tellable(classes, before, cell, list(groups.values()), layers=layers)
+    kept = tellable(classes, before, cell, list(groups.values()))
     if not groups or kept in before:
         return kept
     sets = [*before, *(one for family in groups.values() for one in family), kept]
-    return set() if any(isolates(as_in(layer, sets), cell) for layer in layers) else kept
+    return set() if isolates(sets, cell) else kept
 
 
 def _offer(memory: Memory, split: str, cases: Sequence[Case]) -> Offer:
@@ -202,24 +192,16 @@ def _of_these(cases: list[Case], images: frozenset[Image] | None) -> list[Case]:
 
 
 def _addable(own: list[Case], before: Sequence[frozenset[Image]]) -> list[Case]:
-    """These cases of a patient, or of them those of an earlier answer, or none; none too where what was told
-    before isn't known any more.
+    """These cases of a patient where no image of them was told of, else those of an earlier answer if all are
+    there as they were, or none; none too where what was told before isn't known any more.
     """
     if not all(before):
         return []
-    sets = sorted(({image.id for image in one} for one in before), key=len, reverse=True)
-    for chosen in [own, *([case for case in own if image_of(case).id in ids] for ids in sets)]:
-        images = images_of(chosen)
-        if images and (images in before or not any(_adds_up(layer, images, before) for layer in LAYERS)):
-            return chosen
-    return []
-
-
-def _adds_up(
-    layer: Callable[[Image], Facts], images: frozenset[Image], before: Sequence[frozenset[Image]]
-) -> bool:
-    own, sets = set(map(layer, images)), [set(map(layer, one)) for one in before]
-    return own not in sets and adds_up(own, sets)
+    images, known = images_of(own), {image.id for one in before for image in one}
+    if known.isdisjoint(image.id for image in images):
+        return own
+    found = max((one for one in before if one <= images), key=len, default=frozenset[Image]())
+    return _of_these(own, found)
 
 
 def image_of(case: Case) -> Image:
@@ -254,7 +236,7 @@ def _patient(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _digest(facts: Iterable[Facts]) -> str:
+def _digest(facts: Iterable[tuple[str, ...]]) -> str:
     return sha256(repr(sorted(facts)).encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,20 @@ def test_new_patients_wait_until_there_are_enough_of_them(tmp_path: Path) -> Non
     assert told_of(catalogue, cases_of([*NAMES, "q1", "q2", "q3"])) == [*NAMES, "q1", "q2", "q3"]
 
 
+def test_one_of_whom_nothing_is_told_is_never_the_only_one_and_the_test_patients_stay(tmp_path: Path) -> None:
+    """How many images are used is told: with one that isn't told of, three training patients aren't counted."""
+    catalogue, told = tmp_path / "catalogue.sqlite", []
+    for test in ([], ["q1"]):
+        wanted = {"train": cases_of(NAMES[5:]), "test": cases_of([*NAMES[:5], *test])}
+        kept = withhold(catalogue, wanted, CELL)
+        remember(catalogue, wanted, kept, CELL)
+        told.append({split: {case.patient for case in cases} for split, cases in kept.items()})
+    assert told[0]["train"] == set(NAMES[5:])
+    assert told[0]["test"] == told[1]["test"] == set(NAMES[:5])
+    assert told[1]["train"] < told[0]["train"]
+    assert len(told[0]["train"] - told[1]["train"]) >= CELL
+
+
 def test_a_study_that_numbers_the_classes_otherwise_is_of_the_same_patients(tmp_path: Path) -> None:
     """Else one who withdrew in between would be the difference of the two answers."""
     home = make_home(tmp_path, patients=28)
@@ -146,11 +161,13 @@ ASKED = st.fixed_dictionaries(
         "seed": st.sampled_from((0, 3, 5)),
     }
 )
-LAYERS = {
-    "image": lambda case: (case.id,),
-    "label": lambda case: (case.id, case.word),
-    "file": lambda case: (case.id, case.sha256),
-    "file and label": lambda case: (case.id, case.sha256, case.word),
+VIEWS: dict[str, tuple[Callable[[Case], Any], Callable[[Case], bool]]] = {
+    "image": (lambda case: (case.id,), lambda case: True),
+    "label": (lambda case: (case.id, case.word), lambda case: True),
+    "file": (lambda case: (case.id, case.sha256), lambda case: True),
+    "file and label": (lambda case: (case.id, case.sha256, case.word), lambda case: True),
+    "of a class": (lambda case: (case.id,), lambda case: case.label == 1),
+    "of a kind": (lambda case: (case.id,), lambda case: case.id.endswith(".2")),
 }
 
 
@@ -177,12 +194,15 @@ def asked_of(asked: dict[str, Any]) -> dict[str, list[Case]]:
     return splits
 
 
-def cuts_off(told: list[list[Case]], layer: Callable[[Case], Any]) -> bool:
-    """Whether some factors give a sum over the images of 1 or 2 patients: tried out for each one and two."""
-    rows = sorted({layer(case) for cases in told for case in cases})
-    table = np.array([[row in set(map(layer, cases)) for cases in told] for row in rows], float).reshape(
-        len(rows), len(told)
-    )
+def cuts_off(told: list[list[Case]], view: str) -> bool:
+    """Whether some factors give a sum over what 1 or 2 patients show: tried out for each one and two. What a
+    single answer holds of a class or a kind may be of few patients, and is no difference.
+    """
+    seen_as, is_seen = VIEWS[view]
+    seen = [{seen_as(case) for case in cases if is_seen(case)} for cases in told]
+    seen = [one for one in seen if len({row[0].rpartition(".")[0] for row in one}) >= CELL]
+    rows = sorted(set().union(*seen))
+    table = np.array([[row in one for one in seen] for row in rows], float).reshape(len(rows), len(seen))
     owners = np.array([row[0].rpartition(".")[0] for row in rows])
     rank = np.linalg.matrix_rank(table) if rows else 0
     few = [one for n in range(1, CELL) for one in combinations(sorted(set(owners)), n)]
@@ -204,10 +224,14 @@ def test_no_answers_about_images_of_patients_differ_by_fewer_than_three_patients
             assert withhold(Path(folder) / "catalogue.sqlite", wanted, CELL) == kept
             assert all(set(kept[split]) <= set(wanted[split]) for split in wanted)
             told.append({split: list(cases) for split, cases in kept.items()})
-    for layer in LAYERS.values():
+            left = {c.patient for of in wanted.values() for c in of} - {
+                c.patient for of in kept.values() for c in of
+            }
+            assert not 0 < len(left) < CELL
+    for view in VIEWS:
         for split in ("train", "test"):
-            assert not cuts_off([one[split] for one in told], layer)
-        assert not cuts_off([one["train"] + one["test"] for one in told], layer)
+            assert not cuts_off([one[split] for one in told], view), view
+        assert not cuts_off([one["train"] + one["test"] for one in told], view), view
 
 
 def told_images(catalogue: Path, cases: list[Case]) -> set[tuple[str, str]]:
@@ -229,11 +253,12 @@ def test_both_images_after_one_and_the_other_would_be_a_sum_so_it_is_one_of_them
     assert len({name for name, _ in both} - {name for name, _ in left}) >= CELL
 
 
-def test_patients_who_got_a_further_image_are_told_of_with_it(tmp_path: Path) -> None:
+def test_patients_who_got_a_further_image_are_told_of_by_the_one_of_before(tmp_path: Path) -> None:
     catalogue = tmp_path / "catalogue.sqlite"
     first, second = [image(name, 1) for name in NAMES], [image(name, 2) for name in NAMES[:5]]
     assert len(told_images(catalogue, first)) == len(NAMES)
-    assert len(told_images(catalogue, first + second)) == len(NAMES) + 5
+    assert told_images(catalogue, first + second) == {(name, "1") for name in NAMES}
+    assert told_images(catalogue, second) == {(name, "2") for name in NAMES[:5]}
 
 
 def test_who_left_while_all_files_were_cleaned_anew_takes_others_out(tmp_path: Path) -> None:
@@ -241,6 +266,26 @@ def test_who_left_while_all_files_were_cleaned_anew_takes_others_out(tmp_path: P
     before = told_images(catalogue, [image(name, 1) for name in NAMES])
     after = told_images(catalogue, [image(name, 1, again=True) for name in NAMES[1:]])
     assert len(before - after) >= CELL
+
+
+def test_of_labels_that_were_all_spelled_anew_nothing_is_told(tmp_path: Path) -> None:
+    """One of them may have been corrected with it: to whoever counts classes, that patient alone changed."""
+    catalogue = tmp_path / "catalogue.sqlite"
+    told_images(catalogue, [image(name, 1) for name in NAMES])
+    spelled = [replace(image(name, 1), word="IS 0") for name in NAMES]
+    spelled[3] = replace(image(NAMES[3], 1, label=1), word="IS 1")
+    assert told_images(catalogue, spelled) == set()
+
+
+def test_one_who_comes_with_images_that_the_others_had_already_waits(tmp_path: Path) -> None:
+    """The others' further images are of the other class, so that one alone would be new in its class."""
+    catalogue = tmp_path / "catalogue.sqlite"
+    first = [image(name, 1, label=1) for name in NAMES]
+    told_images(catalogue, first[1:])
+    further = [image(name, 2) for name in NAMES]
+    told = told_images(catalogue, first + further)
+    assert {name for name, _ in told} <= set(NAMES[1:])
+    assert {number for _, number in told} == {"1"}
 
 
 def test_who_left_before_a_study_with_another_split_seed_takes_others_out(tmp_path: Path) -> None:
