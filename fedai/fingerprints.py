@@ -25,7 +25,22 @@ def certificate_fingerprint(pem: bytes) -> str:
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 
+    return x509.load_pem_x509_certificate(one_certificate(pem)).fingerprint(SHA256()).hex(":")
+
+
+def one_certificate(pem: bytes) -> bytes:
+    """The one certificate of a PEM file, and nothing else of it. Raises ConfigError where there are others,
+    or a key: what is trusted is what the fingerprint is of.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     try:
-        return x509.load_pem_x509_certificate(pem).fingerprint(SHA256()).hex(":")
+        (found,) = x509.load_pem_x509_certificates(pem)
+        if pem.count(b"-----BEGIN ") != 1:
+            raise ValueError
     except ValueError:
-        raise ConfigError("not a certificate in PEM form", hint="ask the coordinator for ca.pem") from None
+        raise ConfigError(
+            "not one certificate in PEM form, and that alone", hint="ask the coordinator for ca.pem"
+        ) from None
+    return found.public_bytes(Encoding.PEM)

@@ -7,11 +7,13 @@ is still the one that it was.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +143,17 @@ def _head_in(line: bytes) -> dict[str, Any] | str:
 
 
 def _append(path: Path, line: bytes) -> None:
-    with path.open("ab") as file:
-        whole = file.tell()
-        try:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, whole)  # half a head would stop every later one
-            raise
+    with path.open("ab", buffering=0) as file:
+        append_whole(file, line)
+
+
+def append_whole(file: FileIO, line: bytes) -> None:
+    """Write a line at the end, unbuffered, and have it on disk; or nothing of it. Raises OSError."""
+    whole = file.seek(0, os.SEEK_END)
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(whole)  # half a line would stop every later one
+        raise

@@ -20,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from fedai.errors import DataError
-from fedai.heads import Head, Heads, vouches
+from fedai.heads import Head, Heads, append_whole, vouches
 
 GENESIS = "0" * 64
 LONGEST_LINE = 1_000_000
@@ -70,26 +71,16 @@ class Ledger:
             entry |= {**facts, "previous": last["hash"] if last else GENESIS}
             entry["hash"] = _hash(entry)
             head = self.heads.sign(entry["seq"], entry["hash"]) if self.heads else {}
-            self._write(file, entry | ({"signature": head["signature"]} if head else {}))
+            append_whole(file, _line(entry | ({"signature": head["signature"]} if head else {})))
             self.wrote = entry["seq"], entry["hash"]
             if self.heads:
                 self.heads.keep(head, UNDONE[self.side])
         return str(entry["hash"])
 
-    def _write(self, file: IO[bytes], entry: Entry) -> None:
-        whole = file.seek(0, os.SEEK_END)
-        try:
-            file.write(_line(entry))
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            os.truncate(self.path, whole)  # half a line would stop every later one
-            raise
-
     @contextmanager
-    def _turn(self) -> Iterator[IO[bytes]]:
+    def _turn(self) -> Iterator[FileIO]:
         """The file to append to, while no other process does."""
-        with self.path.open("ab") as file:
+        with self.path.open("ab", buffering=0) as file:
             until = time.monotonic() + TURN_S
             while not _locked(file):
                 if time.monotonic() > until:
@@ -259,7 +250,7 @@ def _broken(ledger: Ledger, line: int, fault: str) -> DataError:
     return DataError(f"line {line}: {fault}", where=f"{ledger.path}:{line}", hint="compare with a backup")
 
 
-def _locked(file: IO[bytes]) -> bool:
+def _locked(file: FileIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

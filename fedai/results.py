@@ -313,10 +313,9 @@ def lack_of(negative: int, positive: int) -> str:
 
 
 def worst(sites: Mapping[str, Measure]) -> tuple[str, Measure] | None:
-    """The site of the lowest value, of those that have an interval if there are any."""
+    """The site of the lowest value, whether it has an interval or too few patients for one."""
     known = {site: m for site, m in sites.items() if m.value is not None}
-    sure = {site: m for site, m in known.items() if m.ci95} or known
-    return min(sure.items(), key=lambda item: item[1].value or 0.0) if sure else None
+    return min(known.items(), key=lambda item: item[1].value or 0.0) if known else None
 
 
 def listed(interval: Interval | None) -> list[float] | None:

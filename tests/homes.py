@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from fedai.cli.app import run
 from fedai.demo.hospital import write_image
 
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nnot a real one\n-----END CERTIFICATE-----\n"
+# Of an authority whose key nobody has any more.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBTDCB86ADAgECAgEBMAoGCCqGSM49BAMCMCMxITAfBgNVBAMMGGFuIGF1dGhv
+cml0eSBvZiBub2JvZHknczAgFw0yNjAxMDEwMDAwMDBaGA8yMTI2MDEwMTAwMDAw
+MFowIzEhMB8GA1UEAwwYYW4gYXV0aG9yaXR5IG9mIG5vYm9keSdzMFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEM7dUx2cgpI2KtPto//3MtYq7qsNOE/XCMP+Kd4A8
+z5uCIjR+D8V09YvfzJcZEYuV3A6KgmxEXHiaIktXeQ7y1KMWMBQwEgYDVR0TAQH/
+BAgwBgEB/wIBADAKBggqhkjOPQQDAgNIADBFAiEAy+5haPABpTyEY3mTuyT7erB5
+XnrBFK9M44NtPiLTcgcCIHG7TIplc+OG5kFU3dIs0UJiSdltfLrrPm5QEQ23v1+L
+-----END CERTIFICATE-----
+"""
 
 
 def settings_for(folder: Path, name: str = "north", **more: Any) -> SiteSettings:

@@ -12,7 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from fedai.errors import ConfigError
+from fedai.fingerprints import one_certificate
 from fedai_server import pki
 
 LOOK_EVERY_S = 2.0
@@ -54,7 +58,7 @@ def check(given: Given, hosts: Iterable[str]) -> tuple[bytes, bytes, bytes]:
     would refuse the certificate under one of `hosts` (DNS names, IP addresses).
     """
     authority, certificate, key = (_read(file) for file in (given.authority, given.certificate, given.key))
-    pki.load_certificate(authority)
+    authority, certificate = _alone(given.authority, authority), _plain(given.certificate, certificate)
     for host in hosts:
         if fault := objection(given, host):
             raise ConfigError(f"a site would refuse {given.certificate} for {host}: {fault}", hint=HINT)
@@ -64,9 +68,30 @@ def check(given: Given, hosts: Iterable[str]) -> tuple[bytes, bytes, bytes]:
 HINT = "it needs this name as subjectAltName, and after it in its file those between it and the authority"
 
 
+def _alone(file: Path, pem: bytes) -> bytes:
+    try:
+        return one_certificate(pem)
+    except ConfigError as error:
+        hint = "give the authority's own certificate, which signs itself; sites get this file"
+        raise ConfigError(f"{file}: {error.message}", hint=hint) from None
+
+
+def _plain(file: Path, pem: bytes) -> bytes:
+    """Certificates and nothing else: a key in the same file would be for all to read."""
+    try:
+        chain = x509.load_pem_x509_certificates(pem)
+        if pem.count(b"-----BEGIN ") != len(chain):
+            raise ValueError
+    except ValueError:
+        hint = "give the server's certificate, then those between; the key in a file of its own"
+        raise ConfigError(f"{file} holds something else than certificates", hint=hint) from None
+    return b"".join(one.public_bytes(Encoding.PEM) for one in chain)
+
+
 def objection(given: Given, host: str) -> str:
     """Why a site that trusts the authority wouldn't speak with such a server under this name; or empty."""
     ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    theirs.hostname_checks_common_name = False
     try:
         ours.load_cert_chain(given.certificate, given.key, password=_no_password)
         theirs.load_verify_locations(cafile=given.authority)
@@ -98,17 +123,18 @@ async def follow(context: ssl.SSLContext, folder: Path) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
             if (now := _stamp(folder)) != shown and _fit(folder):
-                context.load_cert_chain(folder / "server.pem", folder / "server.key")
+                context.load_cert_chain(folder / "server.pem", folder / "server.key", _no_password)
                 shown = now
                 log.warning("the certificate was changed: %d days left", _days(folder))
-        except OSError as error:  # on its way to its place; ssl.SSLError too
+        except (OSError, ConfigError) as error:  # on its way to its place; ssl.SSLError too
             log.warning("the new certificate can't be read yet: %s", error)
 
 
 def _fit(folder: Path) -> bool:
     """Whether key and certificate belong together: the one is written after the other."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "server.pem", folder / "server.key")
+        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trial.load_cert_chain(folder / "server.pem", folder / "server.key", _no_password)
     except ssl.SSLError:
         return False
     return True

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedai.errors import ConfigError, FederationError
 from fedai.study import Study
@@ -15,7 +16,7 @@ from fedai.wire import MOST_REFERENCES
 from fedai_server.bundle import release_bundle
 from fedai_server.control import Control
 from fedai_server.home import ServerHome
-from fedai_server.leaving_out import check_sites, note_without
+from fedai_server.leaving_out import check_sites, facts_of
 from fedai_server.ledger import note
 from fedai_server.runs import OVER, Run, RunDatabase
 
@@ -48,10 +49,8 @@ def launch(
                 hint=f"fedai server admit {home.folder} SITE PUBLIC_KEY_FILE",
             )
         bundle = release_bundle()
-        name = runs.plan(study, lambda name: note(home, "start", run=name, study=study.sha256))
-        note_without(runs, name, without)
-        if overview:
-            runs.add(name, OVERVIEW, {})
+        facts = [*facts_of(without), *([(OVERVIEW, dict[str, Any]())] if overview else [])]
+        name = runs.plan(study, lambda name: note(home, "start", run=name, study=study.sha256), facts)
         try:
             put_references(home.folder / "registry" / name / "references", checkpoints)
             runs.attach(name, control.start_run(bundle, study.canonical()))

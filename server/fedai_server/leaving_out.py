@@ -8,7 +8,7 @@ matrix`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedai.errors import ConfigError, FederationError
 from fedai.study import Study
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 FACT = "without"
 
 
-def note_without(runs: RunDatabase, run: str, without: Sequence[str]) -> None:
-    """Write down, before the run begins, which sites only judge."""
-    if without:
-        runs.add(run, FACT, {"sites": sorted(without)})
+def facts_of(without: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """What a run has to know, before it begins, of which sites only judge."""
+    return [(FACT, {"sites": sorted(without)})] if without else []
 
 
 def without_of(runs: RunDatabase, run: str) -> frozenset[str]:

@@ -105,7 +105,10 @@ def names_of(pem: bytes) -> tuple[str, ...]:
     """DNS names and addresses that a certificate is valid for."""
     from cryptography import x509
 
-    extension = load_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    try:
+        extension = load_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
     return tuple(str(name.value) for name in extension.value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,10 +100,17 @@ class RunDatabase:
     waits: bool = False
     busy_s: float | None = None
 
-    def plan(self, study: Study, note: Callable[[str], None] = lambda name: None) -> str:
+    def plan(
+        self,
+        study: Study,
+        note: Callable[[str], None] = lambda name: None,
+        facts: Iterable[tuple[str, dict[str, Any]]] = (),
+    ) -> str:
         """A new run of `study` under the next free name, such as cxr-nodule-3; `note` is told the name before
-        the run is there, and again where another took that name meanwhile.
+        the run is there, and again where another took that name meanwhile. `facts`: kinds and facts that the
+        run has from its first moment on, since whoever finds it may begin it.
         """
+        told = list(facts)
 
         def insert_run(connection: Connection) -> str:
             taken = set(connection.scalars(select(RUNS.c.name)))
@@ -114,6 +121,9 @@ class RunDatabase:
             note(name)
             row = {"name": name, "study": study.canonical(), "study_sha256": study.sha256}
             connection.execute(insert(RUNS).values(**row, state="planned", started=_now()))
+            for seq, (kind, fact) in enumerate(told, 1):
+                values = {"run": name, "seq": seq, "at": _now(), "kind": kind, "key": uuid4().hex}
+                connection.execute(insert(FACTS).values(**values, fact=json.dumps(fact)))
             return name
 
         return self._do(insert_run, writes=True)

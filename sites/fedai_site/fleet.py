@@ -58,7 +58,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fedai.errors import FederationError, RefusedByPolicy
+from fedai.errors import ConfigError, FederationError, RefusedByPolicy
+from fedai.fingerprints import one_certificate
 from fedai.flower import check_opened_size
 
 HEARTBEAT_PAUSE_S = HEARTBEAT_DEFAULT_INTERVAL / 3
@@ -237,7 +238,7 @@ def connect(address: str, ca: Path, key_file: Path, *, leave_first: int | None =
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(private, public),
     ]
-    with FleetHttpClient.from_server_address(address, False, ca.read_bytes(), interceptors) as client:
+    with FleetHttpClient.from_server_address(address, False, _authority(ca), interceptors) as client:
         client._client.follow_redirects = False  # a server must not be able to send the agent elsewhere
         if leave_first is not None:
             _leave(client, leave_first)
@@ -337,10 +338,19 @@ def _loss(error: Exception) -> FederationError:
     )
 
 
+def _authority(ca: Path) -> bytes:
+    """The certificate that the fingerprint was read out of, and no other. Raises WrongServer."""
+    try:
+        return one_certificate(ca.read_bytes())
+    except ConfigError as error:
+        raise WrongServer(f"ca.pem: {error.message}", hint=error.hint) from None
+
+
 def probe(address: str, ca: Path) -> datetime:
     """Ask for nothing and give the server's clock (UTC), for the doctor. Raises Unreachable, WrongServer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile=str(ca))
+    context.hostname_checks_common_name = False
+    context.load_verify_locations(cadata=_authority(ca).decode())
     with _told(), httpx.Client(verify=context, timeout=10, follow_redirects=False) as client:
         response = client.get(f"https://{address}/")
     try:

@@ -199,12 +199,15 @@ def _with_authority(settings: SiteSettings, ca: Path) -> SiteSettings:
 def _read_authority(path: Path) -> bytes:
     if not path.is_file():
         raise ConfigError(f"no certificate at {path}", hint="ask the coordinator for ca.pem; --ca names it")
-    content = path.read_bytes()
-    if b"-----BEGIN CERTIFICATE-----" not in content or b"PRIVATE KEY" in content:
+    from fedai.fingerprints import one_certificate
+
+    try:
+        return one_certificate(path.read_bytes())
+    except ConfigError as error:
         raise ConfigError(
-            f"{path} is not a certificate", hint="ask the coordinator for ca.pem, not for a key"
-        )
-    return content
+            f"{path} is not a certificate: {error.message}",
+            hint="ask the coordinator for ca.pem; it holds one certificate and no key",
+        ) from None
 
 
 def _write_keys(home: SiteHome, pseudonym_key: bytes) -> None:

@@ -146,8 +146,8 @@ def _choose(memory: Memory, wanted: Splits, offers: Mapping[str, Offer], cell: i
 def _without_few(
     kept: dict[str, set[str]], wanted: Splits, offers: Mapping[str, Offer], cell: int
 ) -> dict[str, set[str]]:
-    """What is told of, with a few more training patients left out of it where there would be one or two of whom
-    something isn't told: an update says how many cases were trained on, and the flow how many all splits have.
+    """What is told of, with a few more training patients left out of it where there would be one or two of
+    whom something isn't told: an update says how many cases it was of, and the flow how many all splits have.
     """
     for places in ([TRAIN], list(wanted)) if TRAIN in wanted else ():
         told = {case.id for split in places for name in kept[split] for case in offers[split][name]}

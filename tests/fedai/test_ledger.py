@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +14,9 @@ from hypothesis import strategies as st
 
 from fedai import ledger as module
 from fedai.errors import DataError
+from fedai.heads import Heads
 from fedai.ledger import GENESIS, Ledger
+from fedai.signatures import write_key
 
 LINES = 6
 
@@ -135,20 +141,43 @@ def test_nothing_is_appended_to_a_torn_or_changed_last_line(end: bytes, tmp_path
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_leaves_no_half_line_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system then writes a part of what is asked, and no more: as on a disk that fills up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("room", [0, 1, 100])
+def test_a_full_disk_leaves_no_half_line_behind(room: int, tmp_path: Path) -> None:
     ledger = written(tmp_path, 2)
     before = ledger.path.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(DataError, match=r"No space left on device.*nothing was sent"):
-        ledger.append(kind="update")
+    with files_no_larger_than(len(before) + room), pytest.raises(DataError, match="nothing was sent"):
+        ledger.append(kind="score")
     assert ledger.path.read_bytes() == before
-    monkeypatch.undo()
-    ledger.append(kind="update")
+    ledger.append(kind="score")
     assert ledger.verify() == 3
+
+
+@pytest.mark.parametrize("room", [0, 1, 100])
+def test_a_full_disk_leaves_no_half_head_behind(room: int, tmp_path: Path) -> None:
+    write_key(tmp_path / "ledger.key")
+    heads = Heads(tmp_path / "heads.jsonl", tmp_path / "ledger.key")
+    ledger = Ledger(tmp_path / "ledger.jsonl", heads)
+    for number in range(9):
+        ledger.append(round=number)
+    (tmp_path / "ledger.jsonl").rename(tmp_path / "long")  # so that heads are the larger file
+    head = heads.sign(10, "0" * 64)
+    before = heads.own.read_bytes()
+    with files_no_larger_than(len(before) + room), pytest.raises((DataError, OSError)):
+        heads.keep(head, "nothing was sent")
+    assert heads.own.read_bytes() == before
 
 
 def test_a_ledger_that_can_not_be_opened_is_an_error(tmp_path: Path) -> None:

@@ -118,6 +118,23 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked(folder: Path, hosp
     assert "without a password" in error.value.hint
 
 
+def test_files_that_hold_more_than_they_should_are_refused(folder: Path, hospital: Hospital) -> None:
+    """What is beside the certificates would be copied to where everybody may read it."""
+    given, other = hospital.gives(), Hospital(hospital.folder.with_name("other")).gives()
+    for file, more in (
+        (given.authority, other.authority),
+        (given.authority, given.key),
+        (given.certificate, given.key),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(before + more.read_bytes())
+        with pytest.raises(ConfigError, match=f"{file.name}.*(that alone|else than certificates)"):
+            take(folder, given, HOSTS)
+        file.write_bytes(before)
+    assert not list(folder.iterdir())
+    take(folder, given, HOSTS)
+
+
 def test_another_authority_than_sites_were_given_is_refused(folder: Path, hospital: Hospital) -> None:
     take(folder, hospital.gives(), HOSTS)
     before = (folder / "server.pem").read_bytes()

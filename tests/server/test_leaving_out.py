@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedai_server.leaving_out import check_sites, note_without
+from fedai_server.leaving_out import check_sites, facts_of
 from fedai_server.runs import RunDatabase
 from fedai_site.client_app import Bench
 from fedai_site.home import SiteHome
@@ -35,7 +35,8 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteHome]:
 
 def go_without(folder: Path, grid: Any, site: str, study: Study = STUDY) -> tuple[RunDatabase, Path]:
     runs, registry, go = run_of(folder, grid, study)
-    note_without(runs, registry.name, [site])
+    for kind, fact in facts_of([site]):
+        runs.add(registry.name, kind, fact)
     go()
     return runs, registry
 

@@ -9,7 +9,9 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from fedai_server import pki
 from fedai_site.deidentify.pseudonyms import create_secret
+from fedai_site.fleet import WrongServer, probe
 from fedai_site.home import SiteSettings, create_home, open_home, renew_key, write_private
 from homes import CERTIFICATE, settings_for
 
@@ -114,7 +116,21 @@ def test_a_missing_certificate_is_named_before_anything_is_made(tmp_path: Path) 
     assert not (tmp_path / "north").exists()
 
 
-@pytest.mark.parametrize("content", ["", "hello", "-----BEGIN PRIVATE KEY-----", CERTIFICATE + "PRIVATE KEY"])
+def test_what_holds_two_authorities_is_refused_since_the_fingerprint_is_of_one(tmp_path: Path) -> None:
+    pki.make_authority(tmp_path)
+    settings, another = settings_for(tmp_path), (tmp_path / "ca.pem").read_text()
+    home = create_home(tmp_path / "before", settings)
+    settings.server.ca.write_text(CERTIFICATE + another)
+    with pytest.raises(ConfigError, match="one certificate in PEM form, and that alone"):
+        create_home(tmp_path / "north", settings)
+    home.settings.server.ca.write_text(CERTIFICATE + another)
+    with pytest.raises(WrongServer, match="that alone"):
+        probe("127.0.0.1:9", home.settings.server.ca)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "hello", "-----BEGIN PRIVATE KEY-----", CERTIFICATE + "-----BEGIN PRIVATE KEY-----"]
+)
 def test_what_is_no_certificate_or_holds_a_key_is_refused(content: str, tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     settings.server.ca.write_text(content)

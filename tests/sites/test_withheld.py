@@ -110,8 +110,8 @@ def test_new_patients_wait_until_there_are_enough_of_them(tmp_path: Path) -> Non
     assert told_of(catalogue, cases_of([*NAMES, "q1", "q2", "q3"])) == [*NAMES, "q1", "q2", "q3"]
 
 
-def test_one_of_whom_nothing_is_told_is_never_the_only_one_and_the_test_patients_stay(tmp_path: Path) -> None:
-    """How many images are used is told: with one that isn't told of, three training patients aren't counted."""
+def test_one_of_whom_nothing_is_told_is_never_the_only_one_and_test_patients_stay(tmp_path: Path) -> None:
+    """How many images are used is told: beside one that isn't told of, training patients aren't counted."""
     catalogue, told = tmp_path / "catalogue.sqlite", []
     for test in ([], ["q1"]):
         wanted = {"train": cases_of(NAMES[5:]), "test": cases_of([*NAMES[:5], *test])}
