@@ -126,6 +126,47 @@ def test_the_others_stay_as_they_were(home: SiteHome) -> None:
     assert Bench(home, STUDY, lambda: True).answer(task_of("train"), 8).metrics["cases"]
 
 
+def test_equal_answers_of_a_run_that_did_not_use_the_patient_keep_nothing_back(home: SiteHome) -> None:
+    """A study that is done again without its judgement trains on the same cases, to the same bit."""
+    bench, tested = worked(home), cases_of(home, "test")[0].patient
+    again = task_of("train", run="again-1")
+    keep(place(home.runs, again, 8), bench.answer(again, 8))
+    kept = next(home.runs.glob("again-1/*/replies/*"))
+    (trained,) = home.runs.glob(f"{task_of('train').run}/*/replies/train-*")
+    kept.write_bytes(trained.read_bytes())  # all but the ledger's head in it is the same anyhow
+    (receipt,) = withdraw(home, [pair(home, tested)])
+    assert kept.exists()
+    assert not trained.exists()
+    assert receipts.verify(receipt, receipts.key_beside(receipt))["same_content_in_files_of_others"] >= 1
+
+
+def test_a_score_of_the_patient_in_another_runs_answers_keeps_the_receipt_back(home: SiteHome) -> None:
+    bench, tested = worked(home), cases_of(home, "test")[0]
+    again = task_of("train", run="again-1")
+    keep(place(home.runs, again, 8), bench.answer(again, 8))
+    kept = next(home.runs.glob("again-1/*/replies/*"))
+    kept.write_bytes(kept.read_bytes() + tested.path.read_bytes())
+    with pytest.raises(DataError, match="1 files still hold"):
+        withdraw(home, [pair(home, tested.patient)])
+
+
+def test_a_receipt_counts_what_was_deleted_in_every_try(home: SiteHome, tmp_path: Path) -> None:
+    worked(home)
+    patient = cases_of(home, "test")[0].patient
+    copied, once = home.folder / "copy.bin", SiteHome(tmp_path / "once", home.settings)
+    shutil.copytree(home.folder, once.folder)
+    told = [receipts.verify(r, receipts.key_beside(r)) for r in withdraw(once, [pair(once, patient)])]
+    copied.write_bytes(next((home.folder / "clean" / patient).rglob("*.dcm")).read_bytes())
+    with pytest.raises(DataError, match="still hold data"):
+        withdraw(home, [pair(home, patient)])
+    copied.unlink()
+    (receipt,) = withdraw(home, [pair(home, patient)])
+    deleted = receipts.verify(receipt, receipts.key_beside(receipt))["deleted"]
+    assert deleted == told[0]["deleted"]
+    assert deleted["clean_files"] > 0
+    assert deleted["scores_and_answers_of_runs"] > 0
+
+
 def test_a_copy_under_any_name_keeps_the_receipt_back(home: SiteHome) -> None:
     worked(home)
     patient = cases_of(home, "train")[0].patient
