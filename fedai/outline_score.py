@@ -210,7 +210,7 @@ class OutlineLinks:
         numbers, count = patient_numbers(patients, len(of_models))
         n = sum_by_patient(is_defined.astype(np.float64), numbers, count)
         x = sum_by_patient(np.where(is_defined, of_models, 0.0), numbers, count)
-        told = (n > 0).sum(axis=0) >= least
+        told = _tellable(n > 0, least)
         rows = np.concatenate([x * told, n * told], axis=-1)
         members = ((n > 0) & told).any(axis=-1).sum(axis=0)
         drawn = replicate(rows.reshape(count, -1), seed).reshape(*rows.shape[1:], REPLICATES)
@@ -263,6 +263,20 @@ class OutlineLinks:
         if (differences.sum(axis=2) > patients[:, [DICE]]).any():
             raise FederationError("more patients differ between two models than have a case")
         return cls(products, patients, drawn, differences)
+
+
+def _tellable(has: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Which models are told of, bool [S, V, M]; `has` [P, S, V, M]: which patients have a defined case under
+    each. Those under which `least` patients have one, but for one that leaves fewer of an earlier model's, or
+    adds fewer to them. Products with their numbers of cases would set these off.
+    """
+    told: NDArray[np.bool_] = has.sum(axis=0) >= least
+    for model in range(has.shape[-1]):
+        for other in range(model):
+            for apart in (has[..., model] & ~has[..., other], has[..., other] & ~has[..., model]):
+                few = (apart.sum(axis=0) > 0) & (apart.sum(axis=0) < least)
+                told[..., model] &= ~(few & told[..., other])
+    return told
 
 
 def outline_links_forms(structures: int, models: int) -> ArrayForms:

@@ -17,6 +17,8 @@ def find_run(run: str, home: Path) -> Path:
     for folder in (Path(run), home / "registry" / run):
         if (folder / "record.json").is_file():
             return folder
+        if folder.is_dir() and folder.parent == home / "registry":
+            raise ConfigError(f"{run} hasn't ended", hint=f"fedai run watch {run} follows it to its end")
     raise ConfigError(
         f"there is no ended run {run!r} here or in {home}",
         hint="give the run's folder, or --home with the server's home",

@@ -65,7 +65,10 @@ def check(given: Given, hosts: Iterable[str]) -> tuple[bytes, bytes, bytes]:
     return authority, certificate, key
 
 
-HINT = "it needs this name as subjectAltName, and after it in its file those between it and the authority"
+HINT = (
+    "it needs this name as subjectAltName, and after it in its file those between it and the authority; "
+    "--authority is the one that signs itself"
+)
 
 
 def _alone(file: Path, pem: bytes) -> bytes:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
-from fedai.errors import FederationError
+from fedai.errors import ConfigError, FederationError
 from fedai_server import superexec
 from fedai_server.continuation import LOOK_EVERY_S, Continuation
 from fedai_server.home import ServerHome, write_file
@@ -131,6 +131,9 @@ class Supervisor:
     def __enter__(self) -> Self:
         """Bind both ports and start both children. Raises ConfigError: a port is taken, a key is missing."""
         self.home.require_whole()
+        if is_ready(self.home):
+            raise ConfigError(f"this home's server runs already, at {self.home.address}",
+                              hint=f"fedai server status {self.home.folder}")  # fmt: skip
         self._sockets = bind_both(self.home)
         self.children = (self._superlink(), self._superexec())
         try:

@@ -80,6 +80,10 @@ def read_labels(path: Path) -> LabelTable:
         )
     header = [name.strip() for name in lines[0][1]]
     _fail(path, [(1, problem) for problem in _header_problems(header)])
+    more = [(line, len(cells)) for line, cells in lines[1:] if any(c.strip() for c in cells[len(header) :])]
+    _fail(
+        path, [(line, f"{n} cells under {len(header)} columns: quote what holds a comma") for line, n in more]
+    )
     kind = next(name for name in header if name in KEYS)
     places = [header.index(name) if name in header else None for name in (kind, LABEL, READER, SOURCE)]
     rows = [_row(line, cells, places) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]

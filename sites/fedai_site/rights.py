@@ -90,7 +90,8 @@ def find_patients(home: SiteHome, pseudonyms: Sequence[str], file: Path | None) 
         **{one.patient: one.patient_key for one in withdrawals},
     }
     kind = table.kind if table else PSEUDONYM
-    wanted = [(name, PSEUDONYM, name) for name in dict.fromkeys(pseudonyms)]
+    typed = enumerate(dict.fromkeys(pseudonyms), 1)  # what is no pseudonym of ours may be a PatientID
+    wanted = [(name if name in known else f"argument {n}", PSEUDONYM, name) for n, name in typed]
     wanted += [(f"{file}:{row.line}", kind, _key(names, kind, row)) for row in table.rows] if table else []
     found: dict[tuple[str, str], None] = {}
     problems = []
@@ -102,7 +103,9 @@ def find_patients(home: SiteHome, pseudonyms: Sequence[str], file: Path | None) 
             problems.append(f"{where}: {_doubt(pairs)}")
     if problems:
         raise ConfigError(
-            "\n".join(problems), hint="pseudonyms are in `fedai site consent list HOME`; nothing was done"
+            "\n".join(problems),
+            hint="pseudonyms are in `fedai site consent list HOME`, PatientIDs go into a file (--from); "
+            "nothing was done",
         )
     return list(found)
 

@@ -175,7 +175,7 @@ def test_sites_as_a_sample_of_hospitals_are_the_random_effects_of_the_rows() -> 
     assert effects.estimate == pytest.approx(np.average(logits, weights=weights))
     told = model.to_json()["across_sites"]["lesion"]
     assert told["estimate"] == pytest.approx(1 / (1 + np.exp(-true.estimate)))
-    lowest = min((values[1, :, 0, 0].mean(), n) for n, (values, _, _) in enumerate(sites[:3]))
+    lowest = min((values[1, :, 0, 0].mean(), n) for n, (values, _, _) in enumerate(sites))
     assert model.worst(0)[0] == f"site-{lowest[1]}"
 
 

@@ -138,3 +138,18 @@ def test_a_score_that_contradicts_itself_is_refused(name: str, amount: float) ->
     arrays[name] = arrays[name] + np.array(amount, arrays[name].dtype)
     with pytest.raises(FederationError):
         OutlineScore.from_arrays(arrays)
+
+
+@pytest.mark.parametrize("missed", [0, 1, 2, 3])
+def test_patients_whom_one_model_alone_misses_are_not_set_off_by_products(missed: int) -> None:
+    """Sums of one model over all, less its products with the other's numbers of cases, would be theirs."""
+    rng = np.random.default_rng(5)
+    a = rng.uniform(0.2, 0.9, (12, 1, len(MEASURES)))
+    b = rng.uniform(0.2, 0.9, a.shape)
+    b[:missed] = np.nan
+    links = OutlineLinks.of([a, b], [f"p{number}" for number in range(12)], b"", least=3)
+    left = a.sum(axis=0) - links.products[:, :, 0, 3]
+    if missed in (0, 3):
+        assert np.allclose(left, a[:missed].sum(axis=0))
+    else:
+        assert np.allclose(left, a.sum(axis=0)), "nothing of the other model is told beside it"

@@ -19,6 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from fedai.agreed_bins import Bins, agree
 from fedai.cli.app import run
 from fedai.errors import ConfigError, DataError
+from fedai.results import Measure, worst
 from fedai.score_answers import SiteRows
 from fedai.score_comparison import FEWEST, compare_scores
 from fedai.score_files import SiteScores
@@ -297,3 +298,9 @@ def test_a_run_given_for_a_file_of_scores_is_told_as_one(
         assert f"next: fedai compare {name}" in said
     assert run(["compare", "--scores", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_the_worst_site_is_that_of_the_lowest_value_with_or_without_an_interval() -> None:
+    sites = {"east": Measure(0.455, None), "north": Measure(1.0, (0.59, 1.0)), "west": Measure(None, None)}
+    assert worst(sites) == ("east", Measure(0.455, None))
+    assert worst({"west": Measure(None, None)}) is None
