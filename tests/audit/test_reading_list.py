@@ -37,7 +37,7 @@ def test_the_line_counts_are_true() -> None:
 def test_what_stands_at_the_doors_can_be_read_in_an_afternoon() -> None:
     doors = [name for name in told() if "/deidentify/" not in name and "/verification/" not in name]
     assert set(doors) >= WALLS
-    assert sum(map(counted, doors)) <= 7300  # 6,400 before subgroups, masks, a confined agent, overviews
+    assert sum(map(counted, doors)) <= 7500  # 6,400 before subgroups, masks, a confined agent, overviews
 
 
 def test_code_that_touches_flower_or_dicom_at_a_site_is_on_the_list() -> None:
