@@ -32,6 +32,10 @@ MAY_CONNECT = {
     "fedai_site.confinement": {"httpx", "socket"},  # refuses; resolves the server's name and reads a URL
     "fedai_site.receiver": {"pynetdicom", "ssl"},  # listens; opens no connection
     "fedai_site.dicomweb": {"dicomweb_client", "requests"},  # to the hospital's own archive
+    "fedai_server.certificates": {
+        "asyncio",
+        "ssl",
+    },  # a handshake in memory, a look now and then; opens no connection
     "fedai_server.control": {"httpx"},
     "fedai_server.middlewares": {"starlette"},
     "fedai_server.superlink": {"asyncio", "socket", "ssl", "uvicorn"},
