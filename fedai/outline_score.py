@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -216,6 +217,8 @@ class OutlineLinks:
         drawn = replicate(rows.reshape(count, -1), seed).reshape(*rows.shape[1:], REPLICATES)
         products = np.einsum("psva,psvb->svab", rows, rows)
         differences = count_differences([of[..., DICE] for of in values], patients, least)
+        for pair, (i, j) in enumerate(combinations(range(len(values)), 2)):
+            differences[:, pair] *= (told[:, DICE, i] & told[:, DICE, j])[:, None]
         return cls(products, members.astype(np.int64), drawn, differences)
 
     def __add__(self, other: OutlineLinks) -> OutlineLinks:

@@ -77,7 +77,7 @@ def test_a_torchscript_file_names_no_folder_of_the_machine_that_wrote_it(
     assert told_places(out) == []
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["model.pt"]
     monkeypatch.setattr(exports, "_leave_out_where_from", lambda path: None)
-    assert fedai(words) == 0
+    assert fedai([*words, "--force"]) == 0
     assert told_places(out), "as torch writes it, there is something to be found"
 
 
