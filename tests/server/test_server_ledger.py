@@ -282,6 +282,7 @@ def test_a_token_that_is_revoked_is_refused_at_once_and_a_stranger_by_name_of_no
 
 
 @pytest.mark.federation
+@pytest.mark.slow
 def test_who_follows_the_logs_of_a_run_is_written_down(own: RunningServer) -> None:
     from flwr.proto.control_pb2 import StreamLogsRequest
 
