@@ -56,7 +56,7 @@ class Hospital:
         self.between = signed("hospital issuing", self.root, ca=True)
 
     def gives(self, *, hosts: tuple[str, ...] = HOSTS, days: int = 2, whole: bool = True) -> Given:
-        leaf, key = signed("fed", self.between, ca=False, hosts=hosts, days=days)
+        leaf, key = signed("fed.example.org", self.between, ca=False, hosts=hosts, days=days)
         given = Given(*(self.folder / name for name in ("root.pem", "chain.pem", "leaf.key")))
         pem = serialization.Encoding.PEM
         given.authority.write_bytes(self.root[0].public_bytes(pem))
@@ -91,6 +91,7 @@ def test_what_a_site_would_accept_is_taken_and_the_key_is_ours_alone(
 def test_what_a_site_would_refuse_is_refused_and_nothing_is_written(folder: Path, hospital: Hospital) -> None:
     faults: tuple[tuple[dict[str, Any], str], ...] = (
         ({"hosts": HOSTS[:1]}, "192.0.2.7: IP address mismatch"),
+        ({"hosts": ()}, "fed.example.org: Hostname mismatch"),  # a common name isn't one
         ({"days": -1}, "certificate has expired"),
         ({"whole": False}, "unable to get local issuer"),
     )
@@ -209,6 +210,10 @@ def test_a_certificate_whose_key_isnt_there_yet_is_not_shown(
         seen = []
         following = asyncio.create_task(follow(context, folder))
         given = hospital.gives()
+        (folder / "new").write_text("-----BEGIN TRUSTED CERTIFICATE-----")
+        (folder / "new").replace(folder / "server.pem")
+        await asyncio.sleep(0.1)
+        assert not following.done(), "what is no certificate doesn't end it"
         for name, content in (("server.key", given.key), ("server.pem", given.certificate)):
             (folder / "new").write_bytes(content.read_bytes())
             (folder / "new").replace(folder / name)

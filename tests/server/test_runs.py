@@ -14,6 +14,7 @@ import pytest
 from deaf_line import DeafLine
 from fedai_server import databases
 from fedai_server import runs as run_database
+from fedai_server.leaving_out import facts_of
 from fedai_server.runs import OVER, RunDatabase, State
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -41,6 +42,19 @@ def test_names_count_up_for_each_study(runs: RunDatabase) -> None:
     assert [runs.plan(other) for _ in range(2)] == ["small-1-1", "small-1-2"]
     assert runs.plan(small_study()) == "small-4"
     assert [run.name for run in runs.all()][:3] == ["small-1", "small-2", "small-3"]
+
+
+def test_a_run_is_there_with_its_options_or_not_at_all(runs: RunDatabase) -> None:
+    """Whoever finds a planned run may begin it: without its options it would train where it shouldn't."""
+    name = runs.plan(small_study(), facts=[*facts_of(["north"]), ("overview", {})])
+    assert [(kind, fact) for _, kind, fact in runs.facts(name)] == [
+        ("without", {"sites": ["north"]}), ("overview", {})
+    ]  # fmt: skip
+    runs.add(name, "begun", {})
+    assert [kind for _, kind, _ in runs.facts(name)] == ["without", "overview", "begun"]
+    with pytest.raises(TypeError):
+        runs.plan(small_study(), facts=[("odd", {"it": object()})])
+    assert [run.name for run in runs.all()] == [name]
 
 
 def test_a_planned_run_holds_its_study(runs: RunDatabase) -> None:
