@@ -121,14 +121,18 @@ def objection(given: Given, host: str) -> str:
 
 async def follow(context: ssl.SSLContext, folder: Path) -> None:
     """Let a listener show the certificate of `folder` as it changes, for connections from then on."""
-    shown = _stamp(folder)
+    seen = _stamp(folder)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
-            if (now := _stamp(folder)) != shown and _fit(folder):
+            if (now := _stamp(folder)) == seen:
+                continue
+            seen = now  # each is tried once, and told of once
+            if _fit(folder):
                 context.load_cert_chain(folder / "server.pem", folder / "server.key", _no_password)
-                shown = now
                 log.warning("the certificate was changed: %d days left", _days(folder))
+            else:
+                log.warning("server.pem and server.key don't belong together: the one before is shown on")
         except (OSError, ConfigError) as error:  # on its way to its place; ssl.SSLError too
             log.warning("the new certificate can't be read yet: %s", error)
 

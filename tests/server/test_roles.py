@@ -13,23 +13,15 @@ from fedai_server.ledger import ledger_of, verify
 from fedai_server.roles import OBSERVED, VARIABLE, Holder, holder_of, holders, make_token, revoke
 from fedai_server.runs import RunDatabase
 from federation_processes import make_home
+from server_commands import Capture, told
 from studies import small_study
 
-from fedai.cli.app import run
 from fedai.errors import ConfigError
-
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> ServerHome:
     return make_home(tmp_path / "home")
-
-
-def told(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
-    capsys.readouterr()
-    code = run([*map(str, arguments), "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def last_line(home: ServerHome) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from fedai_server.ledger import WRITTEN, ledger_of, note, verify
 from fedai_server.roles import OBSERVED, VARIABLE, make_token, revoke
 from fedai_server.runs import RunDatabase
 from federation_processes import RunningServer, logs_of, make_home, make_site_key, start_server, wait_for
+from server_commands import Capture, told
 from studies import small_study
 
 from fedai.cli.app import run
@@ -29,19 +29,12 @@ from fedai.fingerprints import key_fingerprint
 from fedai.ledger import Ledger
 from fedai.release import BUNDLE_SHA256
 
-Capture = pytest.CaptureFixture[str]
 PLANTED = "Planted Name 4711"
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> ServerHome:
     return make_home(tmp_path / "home")
-
-
-def told(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
-    capsys.readouterr()
-    code = run([*map(str, arguments), "--json"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def lines(home: ServerHome, since: int = 0) -> list[dict[str, Any]]:
